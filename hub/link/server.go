@@ -1,0 +1,410 @@
+// Package link is the hub's end of the link: it serves the spokes, each known by its tailnet identity.
+//
+// A call counts for the node that WhoIs names, never for a name that a message gives. Before the node is known to
+// carry the spokes' tag, nothing of the hub's state is sent to it.
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/tailgate-project/tailgate/api/link"
+	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/linkstate"
+	"github.com/tailgate-project/tailgate/hub/store"
+)
+
+var (
+	// ErrTaken reports a cluster id that another node has.
+	ErrTaken = errors.New("cluster id is taken")
+	// ErrNotAccepted reports a member that waits for acceptance.
+	ErrNotAccepted = errors.New("member is not accepted")
+)
+
+// missedHeartbeats is after how many silent intervals a link counts as lost.
+const missedHeartbeats = 3
+
+// Node is a tailnet node, as WhoIs names it.
+type Node struct {
+	StableID string
+	Name     string
+	Tags     []string
+}
+
+// Claim is a spoke's wish to be a member.
+type Claim struct {
+	Cluster  federation.ClusterID
+	Node     Node
+	API      netip.AddrPort
+	Locality federation.Locality
+	Versions *link.Versions
+}
+
+// Members decides who is a member.
+type Members interface {
+	// Join admits the claim, or fails with [ErrTaken] or [ErrNotAccepted] and a message for the spoke's operator.
+	// It returns the member's locality.
+	Join(ctx context.Context, c Claim) (federation.Locality, error)
+	// Owns reports whether the node is the accepted member.
+	Owns(c federation.ClusterID, stableID string) bool
+	// Connected is told when the member's link comes and goes.
+	Connected(ctx context.Context, c federation.ClusterID, up bool, reason string)
+}
+
+// Hub is what the server tells and asks the hub.
+type Hub interface {
+	Epoch() uint64
+	Next(ctx context.Context, c federation.ClusterID, epoch, version uint64) (linkstate.Update, error)
+	Joined(ctx context.Context, c federation.ClusterID, l federation.Locality) error
+	LinkState(ctx context.Context, c federation.ClusterID, up bool) error
+	Observed(ctx context.Context, observer federation.ClusterID, t federation.Target, reachable bool, age time.Duration) error
+	Hosts(ctx context.Context, c federation.ClusterID, hosts []store.Host) error
+	Interest(ctx context.Context, c federation.ClusterID, i store.Interest) error
+}
+
+// Options are a server's parts. All are required but the times.
+type Options struct {
+	Hub     Hub
+	Members Members
+	// WhoIs names the node behind a remote address of the listener.
+	WhoIs func(ctx context.Context, remote string) (Node, error)
+	// MintKey makes an auth key for a proxy of a member, with the tag ProxyTag.
+	MintKey func(ctx context.Context, c federation.ClusterID, role string, replica uint32) (string, error)
+	// SpokeTag is what a node must carry to be served, ProxyTag what its proxies will carry.
+	SpokeTag, ProxyTag string
+	// ControlURL is the control server of the proxies' tailnet.
+	ControlURL string
+	// Heartbeat is the interval of heartbeats both ways, 1 s by default.
+	Heartbeat time.Duration
+	Log       *slog.Logger
+}
+
+// Server serves the link.
+type Server struct {
+	link.UnimplementedHubServer
+	Options
+
+	mu sync.Mutex
+	// reports counts, per member, the Report streams that were opened: the newest is the link.
+	reports map[federation.ClusterID]uint64
+}
+
+// New returns a server.
+func New(o Options) *Server {
+	if o.Heartbeat == 0 {
+		o.Heartbeat = time.Second
+	}
+	return &Server{Options: o, reports: map[federation.ClusterID]uint64{}}
+}
+
+// Serve serves the listener until ctx ends.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	g := grpc.NewServer(
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 5 * time.Second, Timeout: 3 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+		grpc.UnaryInterceptor(s.identifyUnary),
+		grpc.StreamInterceptor(s.identifyStream),
+	)
+	link.RegisterHubServer(g, s)
+	stop := context.AfterFunc(ctx, g.Stop)
+	defer stop()
+	if err := g.Serve(ln); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve the link: %w", err)
+	}
+	return nil
+}
+
+type nodeKey struct{}
+
+// identify finds out who calls, and refuses who is no spoke.
+func (s *Server) identify(ctx context.Context) (context.Context, error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil, status.Error(codes.Unauthenticated, "no peer address")
+	}
+	n, err := s.WhoIs(ctx, p.Addr.String())
+	if err != nil {
+		return nil, status.Error(codes.Unauthenticated, "the tailnet does not know you")
+	}
+	if !slices.Contains(n.Tags, s.SpokeTag) {
+		s.Log.Warn("refused a peer without the spokes' tag", "node", n.Name, "tags", n.Tags, "want", s.SpokeTag)
+		return nil, status.Errorf(codes.PermissionDenied, "node %s does not carry %s: join with a key that has this tag", n.Name, s.SpokeTag)
+	}
+	return context.WithValue(ctx, nodeKey{}, n), nil
+}
+
+func (s *Server) identifyUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	ctx, err := s.identify(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return next(ctx, req)
+}
+
+// identified is a stream whose context names the node.
+type identified struct {
+	grpc.ServerStream
+	ctx context.Context //nolint:containedctx // a ServerStream is asked for its context
+}
+
+// Context returns the context that names the node.
+func (i identified) Context() context.Context { return i.ctx }
+
+func (s *Server) identifyStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	ctx, err := s.identify(stream.Context())
+	if err != nil {
+		return err
+	}
+	return next(srv, identified{ServerStream: stream, ctx: ctx})
+}
+
+func caller(ctx context.Context) Node {
+	n, _ := ctx.Value(nodeKey{}).(Node) // the interceptors have put it there
+	return n
+}
+
+// Join admits a member.
+func (s *Server) Join(ctx context.Context, r *link.JoinRequest) (*link.JoinResponse, error) {
+	c := federation.ClusterID(r.GetClusterId())
+	if err := c.Validate(); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if r.GetApiPort() == 0 || r.GetApiPort() > math.MaxUint16 {
+		return nil, status.Errorf(codes.InvalidArgument, "api_port %d: want 1 to 65535", r.GetApiPort())
+	}
+	api, err := s.apiAddress(ctx, uint16(r.GetApiPort())) //nolint:gosec // in range, see above
+	if err != nil {
+		return nil, err
+	}
+	locality, err := s.Members.Join(ctx, Claim{
+		Cluster: c, Node: caller(ctx), API: api, Versions: r.GetVersions(),
+		Locality: federation.Locality{Region: r.GetRegion(), Zone: r.GetZone()},
+	})
+	switch {
+	case errors.Is(err, ErrTaken):
+		return nil, status.Error(codes.AlreadyExists, err.Error())
+	case errors.Is(err, ErrNotAccepted):
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	case err != nil:
+		s.Log.Error("join failed", "cluster", string(c), "err", err)
+		return nil, status.Error(codes.Unavailable, "the hub cannot store the member now, try again")
+	}
+	if err := s.Hub.Joined(ctx, c, locality); err != nil {
+		return nil, status.FromContextError(err).Err()
+	}
+	return &link.JoinResponse{Epoch: s.Hub.Epoch(), HeartbeatMs: uint32(s.Heartbeat.Milliseconds()), ProxyTag: s.ProxyTag}, nil //nolint:gosec // seconds
+}
+
+// apiAddress is the caller's tailnet address with the port of its API server proxy.
+func (s *Server) apiAddress(ctx context.Context, port uint16) (netip.AddrPort, error) {
+	p, _ := peer.FromContext(ctx)
+	ap, err := netip.ParseAddrPort(p.Addr.String())
+	if err != nil {
+		return netip.AddrPort{}, status.Errorf(codes.Internal, "peer address: %v", err)
+	}
+	return netip.AddrPortFrom(ap.Addr(), port), nil
+}
+
+// owned checks that the caller is the member that it speaks for.
+func (s *Server) owned(ctx context.Context, id string) (federation.ClusterID, error) {
+	c := federation.ClusterID(id)
+	if n := caller(ctx); !s.Members.Owns(c, n.StableID) {
+		return "", status.Errorf(codes.PermissionDenied, "node %s is not the accepted member %q: join first", n.Name, id)
+	}
+	return c, nil
+}
+
+// Watch sends the member's state.
+func (s *Server) Watch(r *link.WatchRequest, stream grpc.ServerStreamingServer[link.WatchResponse]) error {
+	ctx := stream.Context()
+	c, err := s.owned(ctx, r.GetClusterId())
+	if err != nil {
+		return err
+	}
+	epoch, version := r.GetEpoch(), r.GetVersion()
+	for {
+		wait, cancel := context.WithTimeout(ctx, s.Heartbeat)
+		u, err := s.Hub.Next(wait, c, epoch, version)
+		cancel()
+		switch {
+		case err == nil:
+			epoch, version = u.Epoch, u.Version
+		case ctx.Err() != nil:
+			return status.FromContextError(ctx.Err()).Err()
+		default: // nothing new for a heartbeat
+			if _, err := s.owned(ctx, r.GetClusterId()); err != nil {
+				return err
+			}
+			u = linkstate.Update{Epoch: s.Hub.Epoch(), Version: version}
+		}
+		if err := stream.Send(link.FromUpdate(u)); err != nil {
+			return err
+		}
+	}
+}
+
+// ProxyKey mints an auth key for one of the member's proxies.
+func (s *Server) ProxyKey(ctx context.Context, r *link.ProxyKeyRequest) (*link.ProxyKeyResponse, error) {
+	c, err := s.owned(ctx, r.GetClusterId())
+	if err != nil {
+		return nil, err
+	}
+	if role := r.GetRole(); role != "ingress" && role != "egress" {
+		return nil, status.Errorf(codes.InvalidArgument, "role %q: want ingress or egress", role)
+	}
+	key, err := s.MintKey(ctx, c, r.GetRole(), r.GetReplica())
+	if err != nil {
+		s.Log.Warn("no key for a proxy", "cluster", string(c), "role", r.GetRole(), "err", err)
+		return nil, status.Error(codes.Unavailable, "the Tailscale API gives no key now, try again")
+	}
+	return &link.ProxyKeyResponse{Key: key, ControlUrl: s.ControlURL, Tags: []string{s.ProxyTag}}, nil
+}
+
+// Report takes what the member sees, for as long as it is heard.
+func (s *Server) Report(stream grpc.ClientStreamingServer[link.ReportRequest, link.ReportResponse]) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	c, err := s.owned(ctx, first.GetClusterId())
+	if err != nil {
+		return err
+	}
+	generation := s.open(c)
+	defer s.closed(context.WithoutCancel(ctx), c, generation)
+	s.Members.Connected(ctx, c, true, "")
+	if err := s.Hub.LinkState(ctx, c, true); err != nil {
+		return status.FromContextError(err).Err()
+	}
+	silence := time.AfterFunc(missedHeartbeats*s.Heartbeat, cancel)
+	defer silence.Stop()
+	for r := first; ; {
+		if err := s.take(ctx, c, r); err != nil {
+			return err
+		}
+		if r, err = recv(ctx, stream); err != nil {
+			if errors.Is(err, io.EOF) {
+				return stream.SendAndClose(&link.ReportResponse{})
+			}
+			return err
+		}
+		silence.Reset(missedHeartbeats * s.Heartbeat)
+	}
+}
+
+// recv is stream.Recv that also ends with ctx, which silence cancels.
+func recv(ctx context.Context, stream grpc.ClientStreamingServer[link.ReportRequest, link.ReportResponse]) (*link.ReportRequest, error) {
+	type result struct {
+		r   *link.ReportRequest
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		r, err := stream.Recv() // ends with the stream, which ends with the handler
+		done <- result{r, err}
+	}()
+	select {
+	case got := <-done:
+		return got.r, got.err
+	case <-ctx.Done():
+		return nil, status.Error(codes.DeadlineExceeded, "no report for three heartbeats")
+	}
+}
+
+// open makes the stream that called it the member's link, and returns its number.
+func (s *Server) open(c federation.ClusterID) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reports[c]++
+	return s.reports[c]
+}
+
+func (s *Server) newest(c federation.ClusterID) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reports[c]
+}
+
+// closed takes the link for lost, unless a newer stream has taken its place.
+func (s *Server) closed(ctx context.Context, c federation.ClusterID, generation uint64) {
+	if s.newest(c) != generation {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	s.Members.Connected(ctx, c, false, "no report for three heartbeats, or the stream was closed")
+	if err := s.Hub.LinkState(ctx, c, false); err != nil {
+		s.Log.Debug("the hub ended before a link", "cluster", string(c), "err", err)
+	}
+}
+
+// take gives one report to the hub.
+func (s *Server) take(ctx context.Context, c federation.ClusterID, r *link.ReportRequest) error {
+	for _, f := range r.GetRefused() {
+		s.Log.Warn("a member refused a resource", "cluster", string(c), "key", f.GetKey(), "reason", f.GetReason())
+	}
+	if p := r.GetProxies(); p != nil {
+		var hosts []store.Host
+		for _, h := range p.GetIngress() {
+			if _, err := netip.ParseAddrPort(h.GetAddr()); err != nil {
+				return status.Errorf(codes.InvalidArgument, "ingress host %s: %v", h.GetNodeId(), err)
+			}
+			hosts = append(hosts, store.Host{NodeID: h.GetNodeId(), Addr: h.GetAddr()})
+		}
+		if err := s.Hub.Hosts(ctx, c, hosts); err != nil {
+			return status.FromContextError(err).Err()
+		}
+	}
+	if i := r.GetInterest(); i != nil {
+		in := store.Interest{All: i.GetAll()}
+		for _, p := range i.GetServices() {
+			id, err := link.ToService(p)
+			if err != nil {
+				return status.Error(codes.InvalidArgument, err.Error())
+			}
+			in.Services = append(in.Services, id)
+		}
+		if err := s.Hub.Interest(ctx, c, in); err != nil {
+			return status.FromContextError(err).Err()
+		}
+	}
+	return s.observe(ctx, c, r.GetObservations())
+}
+
+func (s *Server) observe(ctx context.Context, c federation.ClusterID, observations []*link.Observation) error {
+	for _, o := range observations {
+		t := federation.Target{Cluster: federation.ClusterID(o.GetCluster())}
+		if err := t.Cluster.Validate(); err != nil {
+			return status.Error(codes.InvalidArgument, err.Error())
+		}
+		if p := o.GetService(); p != nil {
+			id, err := link.ToService(p)
+			if err != nil {
+				return status.Error(codes.InvalidArgument, err.Error())
+			}
+			t.Service = id
+		}
+		age := time.Duration(o.GetAgeMs()) * time.Millisecond
+		if err := s.Hub.Observed(ctx, c, t, o.GetReachable(), age); err != nil {
+			return status.FromContextError(err).Err()
+		}
+	}
+	return nil
+}
