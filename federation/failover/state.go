@@ -260,9 +260,9 @@ func (s *State) record(e Event, now time.Time) {
 	}
 }
 
-func (g signal) next(up bool, now time.Time) signal {
-	if g.known && g.up == up {
-		return g
+func (s signal) next(up bool, now time.Time) signal {
+	if s.known && s.up == up {
+		return s
 	}
 	return signal{known: true, up: up, since: now}
 }

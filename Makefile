@@ -1,0 +1,123 @@
+# Everything a developer of Tailgate runs. `make` alone lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+GO ?= go
+CACHE := $(or $(TAILGATE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tailgate)
+
+# Tools are built once into the cache. Their directory is keyed by all that decides what they are: the pinned
+# versions of the module and the Go toolchain.
+tool_key = $(shell { cat $(1)/go.mod $(1)/go.sum; $(GO) env GOVERSION; } | cksum | cut -d' ' -f1)
+GENERATORS = $(eval GENERATORS := $(CACHE)/tools/generate-$(call tool_key,tools))$(GENERATORS)
+LINTERS = $(eval LINTERS := $(CACHE)/tools/lint-$(call tool_key,tools/lint))$(LINTERS)
+
+TEST_FLAGS ?= -race -shuffle=on -timeout=20m
+PACKAGES ?= ./...
+FUZZ_TIME ?= 30s
+
+##@ General
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*##"; print "Usage: make <target>" } \
+		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-zA-Z][a-zA-Z0-9_-]*:.*##/ { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: assets ## Run a federation on this machine and kill a cluster of it (KEEP=1 leaves it running)
+	$(GO) build -o .demo/bin/hub ./hub/cmd/hub
+	$(GO) build -o .demo/bin/spoke ./spoke/cmd/spoke
+	$(GO) build -o .demo/bin/standin ./e2e-kind/standin/cmd/envoy
+	$(GO) build -o .demo/bin/tailnet ./e2e-kind/tailnet/cmd/tailnet
+	$(GO) build -o .demo/bin/webapp ./e2e-kind/webapp
+	$(GO) build -o .demo/bin/demo ./e2e-kind/cmd/demo
+	.demo/bin/demo $(if $(KEEP),--keep)
+
+##@ Build
+
+.PHONY: build
+build: ## Compile everything
+	$(GO) build ./...
+
+.PHONY: assets
+assets: ## Build kube-apiserver, etcd and Envoy Gateway into the cache, where they are not there yet
+	@e2e-kind/assets/build
+
+.PHONY: generate
+generate: $(GENERATORS)/.built ## Generate protobuf code, deepcopy, CRDs and RBAC
+	@PATH="$(GENERATORS):$$PATH" buf generate
+	@$(GENERATORS)/controller-gen object paths=./api/v1alpha1/...
+	@$(GENERATORS)/controller-gen crd:generateEmbeddedObjectMeta=false paths=./api/v1alpha1/... output:crd:dir=deploy/crds
+	@for part in hub spoke; do \
+		$(GENERATORS)/controller-gen rbac:roleName=tailgate-$$part,fileName=$$part-role.yaml \
+			paths=./$$part/... output:rbac:dir=deploy/rbac; \
+	done
+
+.PHONY: golden
+golden: ## Rewrite the golden files of the tests and drop those without an input
+	UPDATE_GOLDEN=1 $(GO) test $(PACKAGES) -run Golden -count=1
+
+.PHONY: fmt
+fmt: $(LINTERS)/.built ## Format the Go code
+	$(LINTERS)/golangci-lint fmt ./...
+
+##@ Check
+
+.PHONY: check
+check: verify-generate vet lint test ## Everything a change must pass: generated code, vet, lint, race tests
+
+.PHONY: test
+test: assets ## Run all tests, with the race detector and in random order
+	$(GO) test $(TEST_FLAGS) $(PACKAGES)
+
+.PHONY: vet
+vet: ## Run go vet
+	$(GO) vet ./...
+
+.PHONY: lint
+lint: $(LINTERS)/.built ## Run golangci-lint
+	$(LINTERS)/golangci-lint run ./...
+
+.PHONY: verify-generate
+verify-generate: ## Fail if `make generate` would change a file
+	@before=$$(mktemp) && after=$$(mktemp) && trap 'rm -f "$$before" "$$after"' EXIT && \
+	$(generated_sums) >"$$before" && $(MAKE) --no-print-directory generate && $(generated_sums) >"$$after" && \
+	if ! diff "$$before" "$$after"; then \
+		echo "The generated files above were out of date. They are right now: commit them." >&2; exit 1; \
+	fi
+
+# generated_sums prints a checksum of each generated file, also of those that git does not know yet.
+generated_sums = find . -name .git -prune -o -type f \
+	\( -name '*.pb.go' -o -name 'zz_generated.*' -o -path './deploy/crds/*' -o -path './deploy/rbac/*' \) \
+	-exec cksum {} + | sort -k3
+
+.PHONY: fuzz
+fuzz: ## Fuzz every fuzz test for FUZZ_TIME (30s) each
+	@$(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}} {{.ImportPath}}{{end}}' $(PACKAGES) | \
+	while read -r dir package; do \
+		for name in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]*' "$$dir"/*_test.go | cut -d' ' -f2); do \
+			echo "$$package $$name"; \
+			$(GO) test "$$package" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZ_TIME) </dev/null; \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## Run the benchmarks
+	$(GO) test $(PACKAGES) -run '^$$' -bench . -benchmem
+
+.PHONY: clean
+clean: ## Remove what was built in the tree (the cache stays: $TAILGATE_CACHE or ~/.cache/tailgate)
+	rm -rf .demo
+
+$(GENERATORS)/.built:
+	@echo "building the code generators into $(@D), once"
+	@cd tools && GOBIN="$(@D)" $(GO) install tool
+	@touch $@
+
+$(LINTERS)/.built:
+	@echo "building golangci-lint into $(@D), once"
+	@cd tools/lint && GOBIN="$(@D)" $(GO) install tool
+	@touch $@

@@ -1,0 +1,142 @@
+package v1alpha1
+
+// Condition types. A condition that is absent was not looked at yet.
+const (
+	// ConditionReady sums up the other conditions of an object.
+	//
+	// True: the object does what its spec says. Reason: Ready.
+	//
+	// False: it does not, or not all of it. Reason: that of the first condition that keeps it from being ready.
+	//
+	// Unknown: nobody could look. Reason: Pending, HubUnreachable.
+	ConditionReady = "Ready"
+
+	// ConditionAccepted says whether the object can be acted on.
+	//
+	// True: what the object says is valid and everything it refers to exists; a MemberCluster was let in by an
+	// administrator. Reason: Accepted.
+	//
+	// False: TailscaleTailnet: SecretNotFound, SecretInvalid. TailscaleGateway: GatewayNotFound, TailnetNotFound,
+	// Conflict, Invalid. TailscaleEndpoints: TailnetNotFound, Invalid. MemberCluster: NotAccepted, ClusterIDTaken.
+	ConditionAccepted = "Accepted"
+
+	// ConditionAuthenticated says whether the Tailscale API takes the credentials of a TailscaleTailnet.
+	//
+	// True: the last call was answered. Reason: Authenticated.
+	//
+	// False: the API refused. Reason: Unauthorized, Forbidden.
+	//
+	// Unknown: the API did not answer. What exists on the tailnet goes on working; changes wait. Reason:
+	// APIUnreachable, RateLimited.
+	ConditionAuthenticated = "Authenticated"
+
+	// ConditionProgrammed says whether Envoy has what a TailscaleGateway asks for.
+	//
+	// True: Envoy Gateway has called the extension server for the current revision. Reason: Programmed.
+	//
+	// False: it has not yet, or some object was left out. Reason: Pending, ExtensionNotCalled, PartiallyInvalid.
+	ConditionProgrammed = "Programmed"
+
+	// ConditionHubConnected says whether a member's state is fresh.
+	//
+	// True: the spoke has a link to the hub and has applied what came over it. Reason: Connected.
+	//
+	// False: it has none. Traffic goes on from the last state that came, and fails over by what Envoy and the proxies
+	// see for themselves; the condition's transition time says since when. Reason: HubUnreachable, NotAccepted,
+	// ClusterIDTaken.
+	ConditionHubConnected = "HubConnected"
+
+	// ConditionConnected says whether the hub hears a member.
+	//
+	// True: the member's spoke holds its link and its API server answers. Reason: Connected.
+	//
+	// False: the transition time says since when. Reason: NeverJoined, LinkLost, APIUnreachable.
+	ConditionConnected = "Connected"
+
+	// ConditionSynced says whether the hub has read all of a member's objects.
+	//
+	// True: every watch on the member's API server has its first full list and has been confirmed since. Reason:
+	// Synced.
+	//
+	// False: what the hub knows of the member is incomplete or old. Reason: Syncing, APIUnreachable.
+	ConditionSynced = "Synced"
+
+	// ConditionProxiesReady says whether a cluster's proxies carry traffic.
+	//
+	// True: at least one proxy of every needed role is on the tailnet and has applied its configuration. Reason:
+	// ProxiesReady.
+	//
+	// False: Reason: ProxiesNotReady, ProxyRefusedConfig.
+	ConditionProxiesReady = "ProxiesReady"
+)
+
+// Reasons of conditions that are True.
+const (
+	// ReasonReady is the reason of Ready=True.
+	ReasonReady = "Ready"
+	// ReasonAccepted is the reason of Accepted=True.
+	ReasonAccepted = "Accepted"
+	// ReasonAuthenticated is the reason of Authenticated=True.
+	ReasonAuthenticated = "Authenticated"
+	// ReasonProgrammed is the reason of Programmed=True.
+	ReasonProgrammed = "Programmed"
+	// ReasonConnected is the reason of Connected=True and HubConnected=True.
+	ReasonConnected = "Connected"
+	// ReasonSynced is the reason of Synced=True.
+	ReasonSynced = "Synced"
+	// ReasonProxiesReady is the reason of ProxiesReady=True.
+	ReasonProxiesReady = "ProxiesReady"
+)
+
+// Reasons of conditions that are False or Unknown.
+const (
+	// ReasonPending: work has begun and nothing went wrong so far.
+	ReasonPending = "Pending"
+	// ReasonInvalid: the object contradicts itself in a way that its schema cannot tell.
+	ReasonInvalid = "Invalid"
+	// ReasonConflict: an older object already claims the same thing; the message names it.
+	ReasonConflict = "Conflict"
+
+	// ReasonSecretNotFound: the Secret with the OAuth client does not exist.
+	ReasonSecretNotFound = "SecretNotFound"
+	// ReasonSecretInvalid: the Secret lacks the key client_id or client_secret, or one of them is empty.
+	ReasonSecretInvalid = "SecretInvalid"
+	// ReasonUnauthorized: the OAuth client was refused, so it is wrong, revoked or expired.
+	ReasonUnauthorized = "Unauthorized"
+	// ReasonForbidden: the OAuth client lacks a scope or may not use a tag; the message names it.
+	ReasonForbidden = "Forbidden"
+	// ReasonAPIUnreachable: the API did not answer; for a MemberCluster its API server, for a TailscaleTailnet the
+	// Tailscale API.
+	ReasonAPIUnreachable = "APIUnreachable"
+	// ReasonRateLimited: the Tailscale API asked to be called less often; the message says when the next call is due.
+	ReasonRateLimited = "RateLimited"
+
+	// ReasonGatewayNotFound: the Gateway of gatewayRef does not exist in the object's namespace.
+	ReasonGatewayNotFound = "GatewayNotFound"
+	// ReasonTailnetNotFound: no TailscaleTailnet of that name exists in the hub's cluster.
+	ReasonTailnetNotFound = "TailnetNotFound"
+	// ReasonExtensionNotCalled: Envoy Gateway has not called the extension server; most often its extensionManager is
+	// not configured.
+	ReasonExtensionNotCalled = "ExtensionNotCalled"
+	// ReasonPartiallyInvalid: some objects could not be programmed and were left out; the message names the first.
+	ReasonPartiallyInvalid = "PartiallyInvalid"
+	// ReasonHubUnreachable: the spoke has no link to the hub.
+	ReasonHubUnreachable = "HubUnreachable"
+	// ReasonProxiesNotReady: a needed proxy is not on the tailnet yet, or not any more.
+	ReasonProxiesNotReady = "ProxiesNotReady"
+	// ReasonProxyRefusedConfig: a proxy could not apply part of its configuration; the message says which and why.
+	ReasonProxyRefusedConfig = "ProxyRefusedConfig"
+	// ReasonNoEndpoints: nothing is selected, so there is nothing to send traffic to.
+	ReasonNoEndpoints = "NoEndpoints"
+
+	// ReasonNotAccepted: a spoke asks to join and an administrator has not set spec.accepted.
+	ReasonNotAccepted = "NotAccepted"
+	// ReasonClusterIDTaken: another tailnet node holds this cluster id.
+	ReasonClusterIDTaken = "ClusterIDTaken"
+	// ReasonNeverJoined: no spoke has joined under this name.
+	ReasonNeverJoined = "NeverJoined"
+	// ReasonLinkLost: the spoke's link is closed or has been silent for too long.
+	ReasonLinkLost = "LinkLost"
+	// ReasonSyncing: the first lists from the member's API server are under way.
+	ReasonSyncing = "Syncing"
+)
