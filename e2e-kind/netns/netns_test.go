@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tailgate-project/tailgate/e2e-kind/netns"
@@ -60,14 +61,20 @@ func TestAddressIsUsable(t *testing.T) {
 	conn.Close()
 }
 
+// anyIPRuns makes each run of the test below use a prefix of its own: what AnyIP
+// did lasts as long as the namespace.
+var anyIPRuns atomic.Uint32
+
 func TestAnyIPMakesPrefixLocal(t *testing.T) {
-	const addr = "10.244.7.9:0"
+	run := byte(anyIPRuns.Add(1))
+	prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, run, 0}), 24)
+	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 244, run, 9}), 0).String()
 	if ln, err := net.Listen("tcp", addr); err == nil {
 		ln.Close()
 		t.Fatalf("%s was local before", addr)
 	}
 	for range 2 { // idempotent
-		if err := netns.AnyIP(netip.MustParsePrefix("10.244.0.0/16")); err != nil {
+		if err := netns.AnyIP(prefix); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,0 +1,112 @@
+// Command tailnet is test equipment: it runs one tailnet (control server, DERP,
+// STUN, admin API and console, see package tailnet) until it is told to stop,
+// so that a harness can have it as a process of its own. When ready, it prints
+// one line of JSON on standard output, {"url":"http://...","pid":123}. Logs go
+// to standard error.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tailgate-project/tailgate/e2e-kind/tailnet"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	opts, err := parse(os.Args[1:])
+	if err == nil {
+		err = run(ctx, opts)
+	}
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "tailnet:", err)
+		os.Exit(1)
+	}
+}
+
+func parse(args []string) (tailnet.Options, error) {
+	flags := flag.NewFlagSet("tailnet", flag.ContinueOnError)
+	var opts tailnet.Options
+	flags.StringVar(&opts.Addr, "addr", "127.0.0.1:0", "`address` of control server, admin API and console")
+	flags.TextVar(&opts.DERPIP, "derp-ip", netip.AddrFrom4([4]byte{127, 0, 0, 1}), "`IP` address of DERP and STUN")
+	flags.StringVar(&opts.Domain, "domain", tailnet.DefaultDomain, "MagicDNS `suffix`")
+	tags := flags.String("tags", strings.Join(tailnet.DefaultTags(), ","), "`tags` that exist, separated by commas")
+	vips := flags.String("vip-prefix", "100.100.0.0/16", "IPv4 `prefix` for services")
+	flags.DurationVar(&opts.FailoverAfter, "failover-after", tailnet.DefaultFailoverAfter,
+		"how long a service's primary host may be offline until another takes over")
+	flags.DurationVar(&opts.EphemeralAfter, "ephemeral-after", tailnet.DefaultEphemeralAfter,
+		"how long an ephemeral device may be offline until it is removed")
+	policy := flags.String("policy-file", "", "`file` with the policy to begin with, HuJSON; it defines the tags")
+	clients := flags.String("oauth-clients-file", "",
+		`JSON `+"`file`"+` with the OAuth clients: [{"ID":"","Secret":"","Scopes":[],"Tags":[]}]`)
+	verbose := flags.Bool("v", false, "log debug messages")
+	if err := flags.Parse(args); err != nil {
+		return opts, err
+	}
+	if flags.NArg() > 0 {
+		return opts, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	opts.Tags = strings.Split(*tags, ",")
+	prefix, err := netip.ParsePrefix(*vips)
+	if err != nil {
+		return opts, fmt.Errorf("-vip-prefix: %w", err)
+	}
+	opts.VIPPrefix = prefix
+	if *policy != "" {
+		text, err := os.ReadFile(*policy)
+		if err != nil {
+			return opts, fmt.Errorf("-policy-file: %w", err)
+		}
+		opts.Policy = string(text)
+	}
+	if *clients != "" {
+		text, err := os.ReadFile(*clients)
+		if err != nil {
+			return opts, fmt.Errorf("-oauth-clients-file: %w", err)
+		}
+		if err := json.Unmarshal(text, &opts.OAuthClients); err != nil {
+			return opts, fmt.Errorf("-oauth-clients-file: %w", err)
+		}
+	}
+	level := slog.LevelInfo
+	if *verbose {
+		level = slog.LevelDebug
+	}
+	opts.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	return opts, nil
+}
+
+func run(ctx context.Context, opts tailnet.Options) error {
+	t, err := tailnet.New(opts)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return t.Run(ctx) })
+	g.Go(func() error {
+		select {
+		case <-t.Ready():
+		case <-ctx.Done():
+			return nil
+		}
+		return json.NewEncoder(os.Stdout).Encode(struct {
+			URL string `json:"url"`
+			PID int    `json:"pid"`
+		}{t.URL(), os.Getpid()})
+	})
+	return g.Wait()
+}
