@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 )
 
@@ -51,7 +52,12 @@ func (c *ControlPlane) ApplyFiles(ctx context.Context, paths ...string) error {
 // object without a namespace goes to default if it needs one. An object may come right after the CRD that defines it, and
 // when ApplyYAML returns all CRDs are served.
 func (c *ControlPlane) ApplyYAML(ctx context.Context, streams ...[]byte) error {
-	a, err := c.newApplier()
+	return Apply(ctx, c.config, streams...)
+}
+
+// Apply is [ControlPlane.ApplyYAML] for any API server that the configuration leads to.
+func Apply(ctx context.Context, config *rest.Config, streams ...[]byte) error {
+	a, err := newApplier(config)
 	if err != nil {
 		return fmt.Errorf("apply: %w", err)
 	}
@@ -107,12 +113,12 @@ type applier struct {
 
 var crdKind = schema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}
 
-func (c *ControlPlane) newApplier() (*applier, error) {
-	client, err := dynamic.NewForConfig(c.config)
+func newApplier(config *rest.Config) (*applier, error) {
+	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
-	d, err := discovery.NewDiscoveryClientForConfig(c.config)
+	d, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
 		return nil, err
 	}

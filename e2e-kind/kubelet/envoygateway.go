@@ -131,6 +131,10 @@ func (o *EnvoyGatewayOptions) config() ([]byte, error) {
 				"proxyTopologyInjector": map[string]any{"disabled": true},
 			},
 		},
+		// Pods have networks of their own; here Envoy Gateway and Envoy share one, and two ports of the first are the
+		// second's: that of the admin interface and that of the metrics.
+		"telemetry":     map[string]any{"metrics": map[string]any{"prometheus": map[string]any{"disable": true}}},
+		"admin":         map[string]any{"address": map[string]any{"host": "127.0.0.1", "port": 19100}},
 		"logging":       map[string]any{"level": map[string]any{"default": "info"}},
 		"extensionApis": map[string]any{"enableBackend": true, "enableEnvoyPatchPolicy": true},
 	}

@@ -1,0 +1,165 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/tailgate-project/tailgate/e2e-kind/assets"
+	"github.com/tailgate-project/tailgate/e2e-kind/controlplane"
+	"github.com/tailgate-project/tailgate/e2e-kind/machine"
+)
+
+// Subcommand is what a program that uses the lab is started with to be a machine: it must call [Run] then.
+const Subcommand = "machine"
+
+// configEnv holds a machine's config, as JSON.
+const configEnv = "TAILGATE_LAB_MACHINE"
+
+// config is what a machine's program needs to know.
+type config struct {
+	Name     string
+	IP       netip.Addr
+	Dir      string
+	Pods     netip.Prefix
+	Members  []string
+	Workload bool
+
+	Programs Programs
+	Assets   assets.Paths
+	CRDs     string
+
+	ControlURL    string
+	JoinKey       string
+	FailbackDelay time.Duration
+}
+
+func (l *Lab) config(name string) (config, error) {
+	tag := "tag:tailgate-spoke"
+	if name == Management {
+		tag = "tag:tailgate-hub"
+	}
+	key, err := l.MintKey(tag)
+	if err != nil {
+		return config{}, fmt.Errorf("mint a join key for %s: %w", name, err)
+	}
+	ip := l.Addr(name)
+	return config{
+		Name: name, IP: ip, Dir: l.Dir(name), Members: l.o.Members, Workload: slices.Contains(l.o.Workload, name),
+		// Pods of different clusters must not share addresses, or traffic could reach the right pod by accident.
+		Pods:     netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 50, ip.As4()[3], 0}), 24),
+		Programs: l.o.Programs, Assets: l.assets, CRDs: l.o.CRDs,
+		ControlURL: l.tailnet.URL(), JoinKey: key, FailbackDelay: l.o.FailbackDelay,
+	}, nil
+}
+
+// node is a machine, from the inside.
+type node struct {
+	config
+	supervisor machine.Supervisor
+	plane      *controlplane.ControlPlane
+	last       time.Time
+
+	// tasks run until the machine ends.
+	ctx   context.Context //nolint:containedctx // the machine's life
+	tasks sync.WaitGroup
+	fail  chan error
+}
+
+// Run is the whole life of a machine, from its config in the environment. It returns the exit status.
+func Run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	var n node
+	err := json.Unmarshal([]byte(os.Getenv(configEnv)), &n.config)
+	if err == nil {
+		err = n.run(ctx)
+	}
+	if err != nil {
+		n.say(Step{Error: err.Error()})
+		return 1
+	}
+	return 0
+}
+
+func (n *node) run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer func() { stop(); n.tasks.Wait() }()
+	n.ctx, n.fail, n.last = ctx, make(chan error, 1), time.Now()
+	build := n.member
+	if n.Name == Management {
+		build = n.management
+	}
+	if err := build(ctx); err != nil {
+		_ = n.supervisor.Stop() // the machine gives up and takes all of them with it
+		return err
+	}
+	n.say(Step{What: "ready", Ready: true})
+	end := make(chan error, 1)
+	go func() { end <- n.supervisor.Run(ctx) }()
+	select {
+	case err := <-end:
+		return err
+	case err := <-n.fail:
+		stop()
+		<-end
+		return err
+	}
+}
+
+// background runs a part of the machine until the machine ends. Its failure ends the machine.
+func (n *node) background(what string, f func(context.Context) error) {
+	n.tasks.Go(func() {
+		if err := f(n.ctx); err != nil && n.ctx.Err() == nil {
+			select {
+			case n.fail <- fmt.Errorf("%s: %w", what, err):
+			default:
+			}
+		}
+	})
+}
+
+// done says that a step is done.
+func (n *node) done(what string) {
+	n.say(Step{What: what, Took: time.Since(n.last)})
+	n.last = time.Now()
+}
+
+func (n *node) say(s Step) {
+	line, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // no Step is unfit for JSON
+	}
+	fmt.Printf("%s\n", line)
+}
+
+func (n *node) path(elem ...string) string { return filepath.Join(append([]string{n.Dir}, elem...)...) }
+
+// controlPlane starts etcd and the API server, and applies Tailgate's CRDs.
+func (n *node) controlPlane(ctx context.Context, crds ...string) error {
+	plane, err := controlplane.Start(ctx, controlplane.Options{
+		Dir: n.path("control-plane"), Assets: n.Assets, BindAddress: n.IP, Supervisor: &n.supervisor,
+	})
+	if err != nil {
+		return err
+	}
+	n.plane = plane
+	n.done("kube-apiserver and etcd")
+	own, err := filepath.Glob(filepath.Join(n.CRDs, "*.yaml"))
+	if err != nil {
+		return err
+	}
+	if err := plane.ApplyFiles(ctx, append(crds, own...)...); err != nil {
+		return fmt.Errorf("apply CRDs: %w", err)
+	}
+	n.done("CRDs")
+	return nil
+}

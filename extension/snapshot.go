@@ -1,0 +1,33 @@
+package extension
+
+import (
+	"github.com/tailgate-project/tailgate/extension/translate"
+	"github.com/tailgate-project/tailgate/federation"
+)
+
+// The input of the routes and clusters, defined where it is read: see package translate.
+type (
+	Snapshot      = translate.Snapshot
+	Gateway       = translate.Gateway
+	RouteTemplate = translate.RouteTemplate
+	Listener      = translate.Listener
+	Service       = translate.Service
+)
+
+// Endpoint is one address of an [Assignment].
+type Endpoint = translate.Endpoint
+
+// Assignment is where one Envoy cluster's traffic goes now. An empty one is legal and answers 503.
+type Assignment struct {
+	// Endpoints may come in any order.
+	Endpoints []Endpoint
+}
+
+// ClusterName returns the Envoy cluster and EDS name of a federated service: tsgw/federated/<namespace>/<name>.
+func ClusterName(id federation.ServiceID) string { return translate.ClusterName(id) }
+
+// ClusterNameIn returns the Envoy cluster and EDS name under which cluster c's export is preferred:
+// tsgw/cluster/<cluster>/<namespace>/<name>.
+func ClusterNameIn(id federation.ServiceID, c federation.ClusterID) string {
+	return translate.ClusterNameIn(id, c)
+}

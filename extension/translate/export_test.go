@@ -1,0 +1,4 @@
+package translate
+
+// Within is Translate with another limit.
+var Within = within

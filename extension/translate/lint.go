@@ -1,0 +1,96 @@
+package translate
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+)
+
+// lint drops what Envoy or Envoy Gateway would refuse, of ours only, because either would refuse everything else with
+// it: what violates the API's constraints, expressions that do not compile, routes to clusters that do not exist and
+// second claims to a domain. Of the route configurations it looks only at those that are copies already.
+func lint(r *Resources, touched []*routev3.RouteConfiguration) []Note {
+	var notes []Note
+	drop := func(name string, err error) bool {
+		if err != nil {
+			notes = append(notes, Note{name, "dropped: " + err.Error()})
+		}
+		return err != nil
+	}
+	known := map[string]bool{}
+	for i := 0; i < len(r.Clusters); {
+		c := r.Clusters[i]
+		var err error
+		if ours(c.GetName()) {
+			err = c.ValidateAll()
+		}
+		if drop(c.GetName(), err) {
+			r.Clusters = slices.Delete(r.Clusters, i, i+1)
+			continue
+		}
+		known[c.GetName()] = true
+		i++
+	}
+	verdicts := map[*routev3.Route]error{}
+	for _, rc := range touched {
+		domains := map[string]bool{}
+		rc.VirtualHosts = slices.DeleteFunc(rc.VirtualHosts, func(vh *routev3.VirtualHost) bool {
+			vh.Routes = slices.DeleteFunc(vh.Routes, func(route *routev3.Route) bool {
+				if !ours(route.GetName()) {
+					return false
+				}
+				err, ok := verdicts[route]
+				if !ok {
+					err = lintRoute(route, known)
+					verdicts[route] = err
+				}
+				return drop(route.GetName(), err)
+			})
+			var err error
+			if ours(vh.GetName()) {
+				err = lintHost(vh, domains)
+			}
+			for _, d := range vh.GetDomains() {
+				domains[d] = true
+			}
+			return drop(vh.GetName(), err)
+		})
+	}
+	return notes
+}
+
+func lintHost(vh *routev3.VirtualHost, domains map[string]bool) error {
+	if len(vh.GetRoutes()) == 0 {
+		return fmt.Errorf("no route is left")
+	}
+	for _, d := range vh.GetDomains() {
+		if domains[d] {
+			return fmt.Errorf("domain %s is in another virtual host", d)
+		}
+	}
+	return nil
+}
+
+func lintRoute(r *routev3.Route, clusters map[string]bool) error {
+	if err := r.ValidateAll(); err != nil {
+		return err
+	}
+	for _, h := range r.GetMatch().GetHeaders() {
+		if _, err := regexp.Compile(h.GetStringMatch().GetSafeRegex().GetRegex()); err != nil {
+			return err
+		}
+	}
+	a := r.GetRoute()
+	if a == nil {
+		return nil
+	}
+	if _, err := regexp.Compile(a.GetRegexRewrite().GetPattern().GetRegex()); err != nil {
+		return err
+	}
+	if !clusters[a.GetCluster()] {
+		return fmt.Errorf("cluster %s does not exist", a.GetCluster())
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package translate
+
+import (
+	"regexp"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	previousprioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// HopHeader collects the ids of the clusters whose gateways a request has gone through. A gateway that finds its own
+// cluster's id in it answers 508 (Loop Detected).
+const HopHeader = "x-tailgate-hop"
+
+const (
+	// idempotent are the methods that may be sent twice (RFC 9110, 9.2.2).
+	idempotent   = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"
+	routeTimeout = 15 * time.Second
+	retries      = 3
+	// A connection to the egress proxy always succeeds, and a dead remote shows as a reset: whether the request had
+	// arrived is not known then, so only idempotent ones are sent again after it.
+	retryOnIdempotent = "reset,connect-failure,refused-stream,reset-before-request"
+	retryOnOther      = "connect-failure,refused-stream,reset-before-request"
+)
+
+// routesOf returns the routes of a wish: one for idempotent methods and one for the rest, or one for both where the
+// wish leads to the gateway's own listener.
+func routesOf(w wish) []*routev3.Route {
+	name := Prefix + "route" + w.path + "/"
+	if w.local {
+		// The routes behind the listener have time limits and retries of their own.
+		return []*routev3.Route{route(name+"own", w, matchPath(w.path), &routev3.RouteAction{Timeout: durationpb.New(0)})}
+	}
+	again := matchPath(w.path)
+	again.Headers = []*routev3.HeaderMatcher{headerMatch(":method", idempotent)}
+	return []*routev3.Route{
+		route(name+"idempotent", w, again, &routev3.RouteAction{Timeout: durationpb.New(routeTimeout), RetryPolicy: retryPolicy(retryOnIdempotent)}),
+		route(name+"once", w, matchPath(w.path), &routev3.RouteAction{Timeout: durationpb.New(routeTimeout), RetryPolicy: retryPolicy(retryOnOther)}),
+	}
+}
+
+func route(name string, w wish, match *routev3.RouteMatch, action *routev3.RouteAction) *routev3.Route {
+	action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: w.target}
+	if w.path != "" {
+		// prefix_rewrite would leave "//"; the slashes go with the prefix and one comes back.
+		action.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{
+			Pattern: &matcherv3.RegexMatcher{Regex: "^" + regexp.QuoteMeta(w.path) + "/*"}, Substitution: "/",
+		}
+	}
+	return &routev3.Route{
+		Name: name, Match: match, Action: &routev3.Route_Route{Route: action},
+		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
+			Header:       &corev3.HeaderValue{Key: HopHeader, Value: w.hop},
+			AppendAction: corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
+		}},
+	}
+}
+
+// guard returns the route that ends a loop at the path: the hop header has the value already.
+func guard(path, hop string) *routev3.Route {
+	match := matchPath(path)
+	// Envoy joins the values of a repeated header with commas and wants the expression to match the whole of it.
+	match.Headers = []*routev3.HeaderMatcher{headerMatch(HopHeader, `(.*,)?\s*`+regexp.QuoteMeta(hop)+`\s*(,.*)?`)}
+	return &routev3.Route{
+		Name: Prefix + "guard" + path, Match: match,
+		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
+			Status: 508,
+			Body:   &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: "the request has come through this gateway before (" + HopHeader + ")\n"}},
+		}},
+	}
+}
+
+func matchPath(path string) *routev3.RouteMatch {
+	if path == "" {
+		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
+	}
+	return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: path}}
+}
+
+func headerMatch(name, regex string) *routev3.HeaderMatcher {
+	return &routev3.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{
+		StringMatch: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: regex}}},
+	}}
+}
+
+// retryPolicy sends a request again to another host, of the next priority where one is left.
+func retryPolicy(on string) *routev3.RetryPolicy {
+	return &routev3.RetryPolicy{
+		RetryOn: on, NumRetries: wrapperspb.UInt32(retries),
+		RetryPriority: &routev3.RetryPolicy_RetryPriority{
+			Name: "envoy.retry_priorities.previous_priorities",
+			ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{
+				TypedConfig: pack(&previousprioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: 1}),
+			},
+		},
+		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
+			Name:       "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: pack(&previoushostsv3.PreviousHostsPredicate{})},
+		}},
+		HostSelectionRetryMaxAttempts: retries,
+	}
+}
+
+// pack wraps a message byte-stably. Marshalling a message that was built here cannot fail.
+func pack(m proto.Message) *anypb.Any {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		panic("marshal " + string(m.ProtoReflect().Descriptor().FullName()) + ": " + err.Error())
+	}
+	return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: b}
+}
