@@ -135,6 +135,8 @@ type Export struct {
 	Key ExportKey
 	// Tailnet is the name that the member's TailscaleGateway gives the tailnet (spec.tailnets[].name).
 	Tailnet string
+	// TailnetRef is the TailscaleTailnet that this name stands for, in the hub's cluster.
+	TailnetRef string
 	// Ports are sorted and not empty.
 	Ports []Port
 	// Ready counts the endpoints that the member's API server calls ready.
@@ -151,8 +153,8 @@ type VIP struct {
 	Name string
 	// ServiceName is Name with the cluster's id, without the svc: prefix: the Tailscale Service.
 	ServiceName string
-	// Tailnet is as in [Export].
-	Tailnet string
+	// Tailnet and TailnetRef are as in [Export].
+	Tailnet, TailnetRef string
 	// Addrs are the addresses, IPv4 first. They are empty until the VIP provider has given them.
 	Addrs []netip.Addr
 	Ports []Port

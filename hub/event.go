@@ -37,6 +37,11 @@ type (
 		service string
 		notice  federation.Notice
 	}
+	// exportsAsked is a question; it changes nothing.
+	exportsAsked struct {
+		cluster federation.ClusterID
+		reply   chan<- []federation.ExportKey
+	}
 	vipDeleted struct{ service string }
 	vipFound   struct{ vip federation.VIP }
 )
@@ -48,5 +53,6 @@ func (memberInterest) event() {}
 func (memberGone) event()     {}
 func (vipAssigned) event()    {}
 func (vipRefused) event()     {}
+func (exportsAsked) event()   {}
 func (vipDeleted) event()     {}
 func (vipFound) event()       {}

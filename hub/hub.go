@@ -42,8 +42,8 @@ type Provider interface {
 	DeleteVIP(ctx context.Context, v federation.VIP) error
 	// ListVIPs returns the VIPs of this federation that the tailnets have.
 	ListVIPs(ctx context.Context) ([]federation.VIP, error)
-	// Refusal tells an error that no retry will cure from others, and says what the member should be told.
-	Refusal(err error) (federation.Notice, bool)
+	// Refusal says what a member is told of an error of EnsureVIP, if it is one that its operator can cure.
+	Refusal(v federation.VIP, err error) (federation.Notice, bool)
 }
 
 // Config is what a hub needs. All fields but the times are required.
@@ -69,6 +69,8 @@ type Hub struct {
 	inbox chan event
 	board *board
 	prov  *provisioner
+	// stored are the members that the store knew.
+	stored []federation.ClusterID
 
 	// The loop's own; nobody else touches them.
 	registry *vip.Registry
@@ -123,6 +125,7 @@ func (h *Hub) load(ctx context.Context) error {
 	}
 	for _, m := range s.Members {
 		h.members[m.Cluster] = m
+		h.stored = append(h.stored, m.Cluster)
 	}
 	for _, e := range h.registry.Entries() {
 		h.prov.want(e)
@@ -137,6 +140,7 @@ func (h *Hub) Epoch() uint64 { return h.epoch }
 // Run runs the loop and the provisioning of VIPs until ctx ends or the store fails.
 func (h *Hub) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return h.prov.adopt(ctx) })
 	g.Go(func() error { return h.prov.run(ctx) })
 	g.Go(func() error { return h.loop(ctx) })
 	return g.Wait()

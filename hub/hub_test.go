@@ -74,7 +74,7 @@ func (p *tailnet) ListVIPs(context.Context) ([]federation.VIP, error) {
 	return out, nil
 }
 
-func (p *tailnet) Refusal(err error) (federation.Notice, bool) {
+func (p *tailnet) Refusal(_ federation.VIP, err error) (federation.Notice, bool) {
 	return federation.Notice{Subject: "tailnet/production", Reason: "TailnetNotFound", Message: err.Error()}, errors.Is(err, errNoTailnet)
 }
 

@@ -62,17 +62,29 @@ func (p *provisioner) put(t *task) {
 	}
 }
 
-// run first finds what the tailnets already have, then works on the tasks until ctx ends.
-func (p *provisioner) run(ctx context.Context) error {
-	found, err := p.provider.ListVIPs(ctx)
-	if err != nil {
-		p.log.Warn("cannot list the tailnet's VIPs, none is adopted", "err", err)
-	}
-	for _, v := range found {
-		if err := p.tell(ctx, vipFound{v}); err != nil {
-			return nil // the context ended
+// adopt tells the loop which VIPs the tailnets have already. It tries until they say.
+func (p *provisioner) adopt(ctx context.Context) error {
+	for tries := 0; ; tries++ {
+		found, err := p.provider.ListVIPs(ctx)
+		if err == nil {
+			for _, v := range found {
+				if err := p.tell(ctx, vipFound{v}); err != nil {
+					return nil // ctx ended
+				}
+			}
+			return nil
+		}
+		p.log.Warn("the tailnet's VIPs cannot be listed, will retry", "err", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(backoff(tries)):
 		}
 	}
+}
+
+// run works on the tasks until ctx ends.
+func (p *provisioner) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -127,7 +139,7 @@ func (p *provisioner) do(ctx context.Context, t *task) {
 	p.mu.Unlock()
 	if err != nil {
 		p.log.Warn("VIP not provisioned, will retry", "vip", t.entry.ServiceName, "tries", t.tries, "err", err)
-		n, final := p.provider.Refusal(err)
+		n, final := p.provider.Refusal(t.entry.VIP, err)
 		if !final {
 			return
 		}

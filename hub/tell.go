@@ -56,3 +56,15 @@ func (h *Hub) Hosts(ctx context.Context, c federation.ClusterID, hosts []store.H
 func (h *Hub) Interest(ctx context.Context, c federation.ClusterID, i store.Interest) error {
 	return h.send(ctx, memberInterest{cluster: c, interest: i})
 }
+
+// Exports returns the exports that the hub has of a member, sorted.
+func (h *Hub) Exports(ctx context.Context, c federation.ClusterID) ([]federation.ExportKey, error) {
+	reply := make(chan []federation.ExportKey, 1)
+	if err := h.send(ctx, exportsAsked{cluster: c, reply: reply}); err != nil {
+		return nil, err
+	}
+	return <-reply, nil // the loop answers before it takes anything else
+}
+
+// Members returns the members that the store knew when the hub started, sorted.
+func (h *Hub) Members() []federation.ClusterID { return h.stored }

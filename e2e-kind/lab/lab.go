@@ -85,7 +85,7 @@ type Lab struct {
 }
 
 // oauthClient is the hub's.
-var oauthClient = tailnet.OAuthClient{ID: "tailgate-hub", Secret: "lab-oauth-secret"}
+var oauthClient = tailnet.OAuthClient{ID: "tailgate-hub", Secret: "lab-oauth-secret", Tags: []string{"tag:tailgate-proxy"}}
 
 // policy approves the proxies as hosts of all services; it is what users paste into their policy file.
 const policy = `{

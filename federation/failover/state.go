@@ -209,7 +209,7 @@ func (t *Transition) compare(k federation.ExportKey, ch change, now time.Time) {
 }
 
 func sameExport(a, b federation.Export) bool {
-	return a.Key == b.Key && a.Tailnet == b.Tailnet && a.Ready == b.Ready && slices.Equal(a.Ports, b.Ports)
+	return a.Key == b.Key && a.Tailnet == b.Tailnet && a.TailnetRef == b.TailnetRef && a.Ready == b.Ready && slices.Equal(a.Ports, b.Ports)
 }
 
 func health(down bool) federation.Health {

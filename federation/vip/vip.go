@@ -80,10 +80,10 @@ func (r *Registry) PlanClaim(x federation.Export) ([]Change, error) {
 		return nil, fmt.Errorf("%s: %w", x.Key, ErrNoPorts)
 	}
 	if e, ok := r.Get(x.Key); ok {
-		if e.ReleasedAt.IsZero() && slices.Equal(e.Ports, x.Ports) && e.Tailnet == x.Tailnet {
+		if e.ReleasedAt.IsZero() && slices.Equal(e.Ports, x.Ports) && e.Tailnet == x.Tailnet && e.TailnetRef == x.TailnetRef {
 			return nil, nil
 		}
-		e.ReleasedAt, e.Ports, e.Tailnet = time.Time{}, x.Ports, x.Tailnet
+		e.ReleasedAt, e.Ports, e.Tailnet, e.TailnetRef = time.Time{}, x.Ports, x.Tailnet, x.TailnetRef
 		return []Change{{Entry: e}}, nil
 	}
 	name, service := names(x, false)
@@ -94,7 +94,7 @@ func (r *Registry) PlanClaim(x federation.Export) ([]Change, error) {
 		return nil, fmt.Errorf("%s: %w: %s is of %s", x.Key, ErrNameTaken, service, holder.Owner)
 	}
 	return []Change{{Entry: Entry{VIP: federation.VIP{
-		Owner: x.Key, Name: name, ServiceName: service, Tailnet: x.Tailnet, Ports: slices.Clone(x.Ports),
+		Owner: x.Key, Name: name, ServiceName: service, Tailnet: x.Tailnet, TailnetRef: x.TailnetRef, Ports: slices.Clone(x.Ports),
 	}}}}, nil
 }
 

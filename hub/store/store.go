@@ -3,6 +3,7 @@ package store
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/federation/failover"
@@ -46,15 +47,7 @@ type Interest struct {
 
 // Wants reports whether the interest covers a service.
 func (i Interest) Wants(id federation.ServiceID) bool {
-	if i.All {
-		return true
-	}
-	for _, s := range i.Services {
-		if s == id {
-			return true
-		}
-	}
-	return false
+	return i.All || slices.Contains(i.Services, id)
 }
 
 // Record is an entry of the journal.

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	apilink "github.com/tailgate-project/tailgate/api/link"
+	"github.com/tailgate-project/tailgate/api/v1alpha1"
+	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/hub"
+	"github.com/tailgate-project/tailgate/hub/controllers/export"
+	"github.com/tailgate-project/tailgate/hub/controllers/member"
+	"github.com/tailgate-project/tailgate/hub/link"
+	"github.com/tailgate-project/tailgate/hub/tailnet"
+)
+
+// memberSink tells all who must know how a member's API server is.
+type memberSink struct {
+	hub     *hub.Hub
+	members *member.Registry
+	exports *export.Controller
+}
+
+// APIState tells the hub, for its decisions, and the registry, for the status of the MemberCluster.
+func (s *memberSink) APIState(ctx context.Context, c federation.ClusterID, up bool, reason string) error {
+	return errors.Join(s.hub.APIState(ctx, c, up, reason), s.members.APIState(ctx, c, up, reason))
+}
+
+// ClusterGone ends the member's exports.
+func (s *memberSink) ClusterGone(ctx context.Context, c federation.ClusterID) error {
+	return s.exports.ClusterGone(ctx, c)
+}
+
+// linkMembers is the registry as the link sees it.
+type linkMembers struct{ registry *member.Registry }
+
+// Join admits a claim.
+func (m linkMembers) Join(ctx context.Context, c link.Claim) (federation.Locality, error) {
+	got, err := m.registry.Join(ctx, member.Claim{
+		Cluster: c.Cluster, NodeID: c.Node.StableID, NodeName: c.Node.Name, Tags: c.Node.Tags, Addr: c.API, Locality: c.Locality,
+		Versions: versions(c.Versions),
+	})
+	switch {
+	case errors.Is(err, member.ErrClusterIDTaken):
+		err = fmt.Errorf("%w: %w", link.ErrTaken, err)
+	case errors.Is(err, member.ErrNotAccepted):
+		err = fmt.Errorf("%w: %w", link.ErrNotAccepted, err)
+	}
+	return got.Locality, err
+}
+
+// Owns reports whether a node is the accepted member.
+func (m linkMembers) Owns(c federation.ClusterID, stableID string) bool {
+	return m.registry.Owns(c, stableID)
+}
+
+// Connected is told when the link comes and goes.
+func (m linkMembers) Connected(ctx context.Context, c federation.ClusterID, up bool, reason string) {
+	m.registry.SetConnected(ctx, c, up, reason)
+}
+
+func versions(v *apilink.Versions) v1alpha1.MemberVersions {
+	return v1alpha1.MemberVersions{Spoke: v.GetSpoke(), Kubernetes: v.GetKubernetes(), EnvoyGateway: v.GetEnvoyGateway()}
+}
+
+// whoIs names the node behind a connection to the hub.
+func whoIs(n *tailnet.Node) func(context.Context, string) (link.Node, error) {
+	return func(ctx context.Context, remote string) (link.Node, error) {
+		p, err := n.WhoIs(ctx, remote)
+		if err != nil {
+			return link.Node{}, err
+		}
+		return link.Node{StableID: p.StableID, Name: p.Name, Tags: p.Tags}, nil
+	}
+}
+
+// minter makes the proxies' keys.
+func (p provider) minter(o options) func(context.Context, federation.ClusterID, string, uint32) (string, error) {
+	return func(ctx context.Context, c federation.ClusterID, role string, replica uint32) (string, error) {
+		return p.mintKey(ctx, o, c, role, replica)
+	}
+}
+
+// readiness is what /readyz tells.
+type readiness struct{ done atomic.Bool }
+
+func (r *readiness) set() { r.done.Store(true) }
+
+func (r *readiness) get() error {
+	if !r.done.Load() {
+		return errors.New("the management cluster's objects are not read yet")
+	}
+	return nil
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/tailgate-project/tailgate/federation"
+	tailnetcontroller "github.com/tailgate-project/tailgate/hub/controllers/tailnet"
+	"github.com/tailgate-project/tailgate/hub/tailnet"
+)
+
+// proxyKeyExpiry is short: a spoke uses a key as soon as it has it.
+const proxyKeyExpiry = 10 * time.Minute
+
+// provider makes VIPs real in the tailnet that each names.
+type provider struct {
+	tailnets *tailnetcontroller.Tailnets
+}
+
+// EnsureVIP makes a VIP and returns its addresses.
+func (p provider) EnsureVIP(ctx context.Context, v federation.VIP) ([]netip.Addr, error) {
+	api, err := p.tailnets.Get(v.TailnetRef)
+	if err != nil {
+		return nil, err
+	}
+	return api.EnsureVIP(ctx, v)
+}
+
+// DeleteVIP deletes a VIP. One that somebody else has taken is not ours to delete: to the hub it is gone.
+func (p provider) DeleteVIP(ctx context.Context, v federation.VIP) error {
+	api, err := p.tailnets.Get(v.TailnetRef)
+	if err != nil {
+		return err
+	}
+	if err := api.DeleteVIP(ctx, v.ServiceName); !errors.Is(err, tailnet.ErrForeignVIP) {
+		return err
+	}
+	return nil
+}
+
+// ListVIPs returns the VIPs of all tailnets.
+func (p provider) ListVIPs(ctx context.Context) ([]federation.VIP, error) {
+	var out []federation.VIP
+	names, err := p.tailnets.Names(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		api, err := p.tailnets.Get(name)
+		if err != nil {
+			return nil, err
+		}
+		found, err := api.ListVIPs(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("tailnet %s: %w", name, err)
+		}
+		for _, v := range found {
+			v.TailnetRef = name
+			out = append(out, v)
+		}
+	}
+	return out, nil
+}
+
+// Refusal says what a member is told of an error that it can do something about.
+func (p provider) Refusal(v federation.VIP, err error) (federation.Notice, bool) {
+	switch {
+	case errors.Is(err, tailnetcontroller.ErrNoTailnet):
+		return federation.Notice{
+			Subject: "tailnet/" + v.Tailnet, Reason: "TailnetNotFound",
+			Message: fmt.Sprintf("the hub has no TailscaleTailnet %q: make one in the management cluster, or name another in tailscaleTailnetRef", v.TailnetRef),
+		}, true
+	case errors.Is(err, tailnet.ErrForeignVIP):
+		return federation.Notice{
+			Subject: "export/" + v.Owner.Service.String(), Reason: "VIPConflict",
+			Message: fmt.Sprintf("the Tailscale Service svc:%s belongs to somebody else: delete or rename it there", v.ServiceName),
+		}, true
+	}
+	return federation.Notice{}, false
+}
+
+// mintKey makes an auth key for a proxy.
+func (p provider) mintKey(ctx context.Context, o options, c federation.ClusterID, role string, replica uint32) (string, error) {
+	api, err := p.tailnets.Get(o.tailnet)
+	if err != nil {
+		return "", err
+	}
+	return api.MintKey(ctx, tailnet.KeyOptions{
+		Tags: []string{o.proxyTag}, Expiry: proxyKeyExpiry, Description: fmt.Sprintf("tailgate %s %s %d", c, role, replica),
+	})
+}

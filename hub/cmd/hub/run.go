@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcmanager "sigs.k8s.io/multicluster-runtime/pkg/manager"
+
+	"github.com/tailgate-project/tailgate/api/v1alpha1"
+	"github.com/tailgate-project/tailgate/federation/failover"
+	"github.com/tailgate-project/tailgate/hub"
+	"github.com/tailgate-project/tailgate/hub/clusters"
+	"github.com/tailgate-project/tailgate/hub/controllers/export"
+	"github.com/tailgate-project/tailgate/hub/controllers/member"
+	tailnetcontroller "github.com/tailgate-project/tailgate/hub/controllers/tailnet"
+	"github.com/tailgate-project/tailgate/hub/link"
+	"github.com/tailgate-project/tailgate/hub/store/bolt"
+	"github.com/tailgate-project/tailgate/hub/tailnet"
+	"github.com/tailgate-project/tailgate/hub/web"
+)
+
+// run wires the hub and runs it until ctx ends or a part of it fails.
+func run(ctx context.Context, o options, log *slog.Logger) (err error) {
+	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
+	status, err := net.Listen("tcp", o.statusAddr)
+	if err != nil {
+		return fmt.Errorf("--status-addr: %w; name another address", err)
+	}
+	defer func() { err = errors.Join(err, ignoreClosed(status.Close())) }()
+	if err := os.MkdirAll(o.stateDir, 0o700); err != nil {
+		return fmt.Errorf("--state-dir: %w", err)
+	}
+	db, err := bolt.Open(o.store(), bolt.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	config, err := restConfig(o.kubeconfig)
+	if err != nil {
+		return err
+	}
+	key, err := o.joinKey()
+	if err != nil {
+		return err
+	}
+	node, err := tailnet.Join(ctx, tailnet.NodeOptions{
+		Dir: o.nodeDir(), Hostname: o.hostname, AuthKey: key, ControlURL: o.controlURL, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, node.Close()) }()
+	spokes, err := node.Listen("tcp", fmt.Sprintf(":%d", o.linkPort))
+	if err != nil {
+		return fmt.Errorf("--link-port: %w", err)
+	}
+	return assemble(ctx, o, parts{log: log, db: db, config: config, node: node, status: status, spokes: spokes})
+}
+
+// parts are what the hub stands on.
+type parts struct {
+	log            *slog.Logger
+	db             *bolt.DB
+	config         *rest.Config
+	node           *tailnet.Node
+	status, spokes net.Listener
+}
+
+// assemble joins the loop with its adapters. It reads like the drawing in the README.
+func assemble(ctx context.Context, o options, p parts) error {
+	scheme, err := newScheme()
+	if err != nil {
+		return err
+	}
+	sink := &memberSink{}
+	provided := clusters.New(clusters.Options{
+		Scheme: scheme, Sink: sink, Log: p.log,
+		Dial: func(ctx context.Context, m clusters.Member) (net.Conn, error) {
+			return p.node.DialPeer(ctx, m.Addr, m.NodeID, o.spokeTag)
+		},
+	})
+	mgr, err := mcmanager.New(p.config, provided, ctrl.Options{Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"}})
+	if err != nil {
+		return fmt.Errorf("management cluster: %w", err)
+	}
+	local := mgr.GetLocalManager()
+	tailnets := tailnetcontroller.New(tailnetcontroller.Options{Client: local.GetClient(), Reader: local.GetAPIReader()})
+	vips := provider{tailnets: tailnets}
+	h, err := hub.New(ctx, hub.Config{
+		Store: p.db, Provider: vips, Log: p.log, Quarantine: o.quiet,
+		Policy: failover.Policy{Grace: o.grace, FailbackDelay: o.failbackDelay, Fresh: o.fresh},
+	})
+	if err != nil {
+		return err
+	}
+	members := member.New(member.Options{
+		Client: local.GetClient(), Reader: local.GetAPIReader(), Clusters: provided, Sink: h, Now: time.Now, AcceptAll: o.acceptAll,
+	})
+	exports := export.New(provided, h)
+	sink.hub, sink.members, sink.exports = h, members, exports
+	if err := errors.Join(tailnets.AddTo(local), members.AddTo(local), exports.AddTo(ctx, mgr), provided.AddTo(mgr)); err != nil {
+		return fmt.Errorf("controllers: %w", err)
+	}
+	server := link.New(link.Options{
+		Hub: h, Members: linkMembers{members}, WhoIs: whoIs(p.node), SpokeTag: o.spokeTag, ProxyTag: o.proxyTag, ControlURL: o.controlURL, Log: p.log,
+		MintKey: vips.minter(o),
+	})
+	ready := &readiness{}
+	pages := &http.Server{Handler: handler(h, p, ready), ReadHeaderTimeout: 10 * time.Second}
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return h.Run(ctx) })
+	g.Go(func() error { return mgr.Start(ctx) })
+	g.Go(func() error { return serveHTTP(ctx, pages, p.status) })
+	g.Go(func() error {
+		// The members' spokes are served once their MemberClusters can be read.
+		if !local.GetCache().WaitForCacheSync(ctx) {
+			return nil // ctx ended
+		}
+		if err := members.Prune(ctx, h.Members()); err != nil {
+			return fmt.Errorf("forget members that were deleted meanwhile: %w", err)
+		}
+		ready.set()
+		p.log.Info("the hub serves its spokes", "addrs", p.node.Addrs(), "port", o.linkPort, "epoch", h.Epoch())
+		return server.Serve(ctx, p.spokes)
+	})
+	return g.Wait()
+}
+
+func handler(h *hub.Hub, p parts, ready *readiness) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+	mux.Handle("/", web.Handler(web.Options{Hub: h, Journal: p.db, Ready: ready.get, Log: p.log}))
+	return mux
+}
+
+func serveHTTP(ctx context.Context, srv *http.Server, ln net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the status: %w", err)
+	}
+	return nil
+}
+
+func newScheme() (*runtime.Scheme, error) {
+	s := runtime.NewScheme()
+	return s, errors.Join(clientgoscheme.AddToScheme(s), gatewayv1.Install(s), v1alpha1.AddToScheme(s))
+}
+
+// restConfig is the management cluster's. Its client does not limit itself: the API server's fairness does.
+func restConfig(kubeconfig string) (*rest.Config, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = kubeconfig
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("management cluster: %w; name one with --kubeconfig", err)
+	}
+	config.QPS = -1
+	return config, nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}

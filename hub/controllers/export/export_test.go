@@ -1,0 +1,8 @@
+package export
+
+// The pure functions, for the tests beside this file.
+var (
+	PlanService = planService
+	PlanGateway = planGateway
+	CountReady  = countReady
+)

@@ -1,0 +1,212 @@
+package export
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/cluster"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcbuilder "sigs.k8s.io/multicluster-runtime/pkg/builder"
+	mchandler "sigs.k8s.io/multicluster-runtime/pkg/handler"
+	mcmanager "sigs.k8s.io/multicluster-runtime/pkg/manager"
+	"sigs.k8s.io/multicluster-runtime/pkg/multicluster"
+	mcreconcile "sigs.k8s.io/multicluster-runtime/pkg/reconcile"
+
+	"github.com/tailgate-project/tailgate/api/v1alpha1"
+	"github.com/tailgate-project/tailgate/federation"
+)
+
+// What the hub reads in a member it reads by the spoke's proxy, with the spoke's ServiceAccount. The hub's own
+// ServiceAccount needs no right for it.
+
+// Names of the indexes: the EndpointSlices of a Service, and Envoy's Services of a Gateway or class.
+const (
+	indexService = "tailgate.service"
+	indexEnvoy   = "tailgate.envoy"
+)
+
+var (
+	gatewayKind          = schema.GroupVersion(gatewayv1.GroupVersion).WithKind("Gateway")
+	tailscaleGatewayKind = v1alpha1.GroupVersion.WithKind(v1alpha1.KindTailscaleGateway)
+)
+
+func envoyOfGateway(namespace, name string) string { return "gateway/" + namespace + "/" + name }
+func envoyOfClass(class string) string             { return "class/" + class }
+
+// envoyKeys returns the key of the index for Envoy's own Services.
+func envoyKeys(o client.Object) []string {
+	labels := o.GetLabels()
+	switch {
+	case labels[labelGatewayName] != "":
+		return []string{envoyOfGateway(labels[labelGatewayNamespace], labels[labelGatewayName])}
+	case labels[labelGatewayClass] != "":
+		return []string{envoyOfClass(labels[labelGatewayClass])}
+	}
+	return nil
+}
+
+// AddTo lets a manager run the controller. It must be called before the first member is engaged.
+func (c *Controller) AddTo(ctx context.Context, mgr mcmanager.Manager) error {
+	indexes := mgr.GetFieldIndexer()
+	if err := indexes.IndexField(ctx, &discoveryv1.EndpointSlice{}, indexService, func(o client.Object) []string {
+		return []string{o.GetLabels()[discoveryv1.LabelServiceName]}
+	}); err != nil {
+		return err
+	}
+	if err := indexes.IndexField(ctx, &corev1.Service{}, indexEnvoy, envoyKeys); err != nil {
+		return err
+	}
+	if err := c.addServices(mgr); err != nil {
+		return fmt.Errorf("add the controller of exported Services: %w", err)
+	}
+	if err := c.addGateways(mgr); err != nil {
+		return fmt.Errorf("add the controller of exported Gateways: %w", err)
+	}
+	return nil
+}
+
+// options takes over from the manager what multicluster-runtime does not.
+func options(mgr mcmanager.Manager) controller.TypedOptions[mcreconcile.Request] {
+	return controller.TypedOptions[mcreconcile.Request]{
+		MaxConcurrentReconciles: 4, SkipNameValidation: mgr.GetControllerOptions().SkipNameValidation,
+	}
+}
+
+func (c *Controller) addServices(mgr mcmanager.Manager) error {
+	built, err := mcbuilder.ControllerManagedBy(mgr).
+		Named("export-service").
+		WithOptions(options(mgr)).
+		For(&corev1.Service{}).
+		Watches(&discoveryv1.EndpointSlice{}, mapped(func(_ context.Context, _ cluster.Cluster, o client.Object) []types.NamespacedName {
+			return []types.NamespacedName{{Namespace: o.GetNamespace(), Name: o.GetLabels()[discoveryv1.LabelServiceName]}}
+		})).
+		Watches(&v1alpha1.TailscaleGateway{}, mapped(allServices), c.servedOnly(tailscaleGatewayKind), onSpecChange).
+		Build(mcreconcile.Func(c.reconcileService))
+	if err != nil {
+		return err
+	}
+	return built.MultiClusterWatch(sweep{c, federation.KindService})
+}
+
+func (c *Controller) addGateways(mgr mcmanager.Manager) error {
+	built, err := mcbuilder.ControllerManagedBy(mgr).
+		Named("export-gateway").
+		WithOptions(options(mgr)).
+		For(&gatewayv1.Gateway{}, c.servedOnly(gatewayKind), onSpecChange).
+		Watches(&corev1.Service{}, mapped(func(ctx context.Context, cl cluster.Cluster, o client.Object) []types.NamespacedName {
+			return gatewaysOfEnvoy(ctx, cl, o)
+		}), c.servedOnly(gatewayKind)).
+		Watches(&discoveryv1.EndpointSlice{}, mapped(gatewaysOfSlice), c.servedOnly(gatewayKind)).
+		Watches(&v1alpha1.TailscaleGateway{}, mapped(func(_ context.Context, _ cluster.Cluster, o client.Object) []types.NamespacedName {
+			return []types.NamespacedName{{Namespace: o.GetNamespace(), Name: o.(*v1alpha1.TailscaleGateway).Spec.GatewayRef.Name}}
+		}), c.servedOnly(tailscaleGatewayKind), onSpecChange).
+		Build(mcreconcile.Func(c.reconcileGateway))
+	if err != nil {
+		return err
+	}
+	return built.MultiClusterWatch(sweep{c, federation.KindListener})
+}
+
+// onSpecChange leaves out the writes of a status, which others make often.
+var onSpecChange = mcbuilder.WithPredicates(predicate.GenerationChangedPredicate{})
+
+// servedOnly keeps a controller from watching a kind where it is not served.
+func (c *Controller) servedOnly(kind schema.GroupVersionKind) mcbuilder.EngageOptions {
+	return mcbuilder.WithClusterFilter(func(name multicluster.ClusterName, _ cluster.Cluster) bool { return c.clusters.Serves(name, kind) })
+}
+
+// mapped enqueues what a function finds for an object of a member.
+func mapped(find func(context.Context, cluster.Cluster, client.Object) []types.NamespacedName) mchandler.TypedEventHandlerFunc[client.Object, mcreconcile.Request] {
+	return func(name multicluster.ClusterName, cl cluster.Cluster) mchandler.EventHandler {
+		return mchandler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
+			var out []reconcile.Request
+			for _, n := range find(ctx, cl, o) {
+				out = append(out, reconcile.Request{NamespacedName: n})
+			}
+			return out
+		})(name, cl)
+	}
+}
+
+// allServices lists the Services of a member: what a TailscaleGateway selects may have changed for each of them.
+func allServices(ctx context.Context, cl cluster.Cluster, _ client.Object) []types.NamespacedName {
+	var list corev1.ServiceList
+	return namesOf(ctx, cl, &list, func() (out []types.NamespacedName) {
+		for i := range list.Items {
+			out = append(out, client.ObjectKeyFromObject(&list.Items[i]))
+		}
+		return out
+	})
+}
+
+// gatewaysOfEnvoy returns the Gateways whose proxies are reached by a Service, if it is one of Envoy's.
+func gatewaysOfEnvoy(ctx context.Context, cl cluster.Cluster, svc client.Object) []types.NamespacedName {
+	labels := svc.GetLabels()
+	if name := labels[labelGatewayName]; name != "" {
+		return []types.NamespacedName{{Namespace: labels[labelGatewayNamespace], Name: name}}
+	}
+	class := labels[labelGatewayClass]
+	if class == "" {
+		return nil
+	}
+	var list gatewayv1.GatewayList
+	return namesOf(ctx, cl, &list, func() (out []types.NamespacedName) {
+		for i := range list.Items {
+			if string(list.Items[i].Spec.GatewayClassName) == class {
+				out = append(out, client.ObjectKeyFromObject(&list.Items[i]))
+			}
+		}
+		return out
+	})
+}
+
+// gatewaysOfSlice returns the Gateways whose proxies are the endpoints of a slice.
+func gatewaysOfSlice(ctx context.Context, cl cluster.Cluster, slice client.Object) []types.NamespacedName {
+	svc := &corev1.Service{}
+	key := types.NamespacedName{Namespace: slice.GetNamespace(), Name: slice.GetLabels()[discoveryv1.LabelServiceName]}
+	if err := cl.GetClient().Get(ctx, key, svc); err != nil {
+		return nil // the Service comes later, and counts its slices then
+	}
+	return gatewaysOfEnvoy(ctx, cl, svc)
+}
+
+// namesOf lists from the cache of a member. The cache is synced, so an error can only mean that the list is wrong.
+func namesOf(ctx context.Context, cl cluster.Cluster, list client.ObjectList, names func() []types.NamespacedName) []types.NamespacedName {
+	if err := cl.GetClient().List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "cannot list objects of a member to be looked at again")
+		return nil
+	}
+	return names()
+}
+
+// sweep enqueues, whenever a member is engaged, the owners of the exports that the sink has of it.
+type sweep struct {
+	controller *Controller
+	kind       federation.Kind
+}
+
+func (s sweep) ForCluster(name multicluster.ClusterName, _ cluster.Cluster) (source.TypedSource[mcreconcile.Request], bool, error) {
+	return source.TypedFunc[mcreconcile.Request](func(ctx context.Context, q workqueue.TypedRateLimitingInterface[mcreconcile.Request]) error {
+		owners, err := s.controller.adopt(ctx, name)
+		if err != nil {
+			return err
+		}
+		for _, o := range owners {
+			if o.kind == s.kind {
+				q.Add(mcreconcile.Request{ClusterName: name, Request: reconcile.Request{NamespacedName: o.object}})
+			}
+		}
+		return nil
+	}), true, nil
+}

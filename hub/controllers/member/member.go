@@ -1,0 +1,315 @@
+// Package member decides which clusters are members, and keeps their MemberCluster objects in the hub's cluster.
+//
+// A cluster id belongs to the tailnet node that first joined under it once an administrator had accepted it. That pin
+// is stored in the object before the join succeeds, by optimistic concurrency, so of two nodes that race for an id one
+// is refused. Everything else that the status says is written by the reconciler from what the registry was told.
+package member
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/tailgate-project/tailgate/api/v1alpha1"
+	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/hub/clusters"
+)
+
+var (
+	// ErrClusterIDTaken reports a cluster id that belongs to another tailnet node.
+	ErrClusterIDTaken = errors.New("cluster id is taken")
+	// ErrNotAccepted reports a cluster that no administrator has accepted.
+	ErrNotAccepted = errors.New("cluster is not accepted")
+	// ErrInvalidClaim reports a claim that lacks what a member needs.
+	ErrInvalidClaim = errors.New("invalid claim")
+)
+
+// Claim is a spoke's wish to be a member. What stands in it about the node is what the tailnet says, never what the
+// spoke says.
+type Claim struct {
+	Cluster federation.ClusterID
+	// NodeID is the stable id of the spoke's node, NodeName its name for messages, Tags its tags.
+	NodeID, NodeName string
+	Tags             []string
+	// Addr is where the spoke serves its API server on the tailnet.
+	Addr     netip.AddrPort
+	Versions v1alpha1.MemberVersions
+	// Locality is what the spoke says. The spec of the MemberCluster overrides it.
+	Locality federation.Locality
+}
+
+// Member is an accepted member.
+type Member struct {
+	ID       federation.ClusterID
+	NodeID   string
+	Addr     netip.AddrPort
+	Locality federation.Locality
+}
+
+// Progress is what a member has applied and offers. It is written to the status with the next LastSeen.
+type Progress struct {
+	Epoch, Version uint64
+	Exports        int
+}
+
+// Clusters watches the API servers of members.
+type Clusters interface {
+	Engage(m clusters.Member)
+	Disengage(id federation.ClusterID)
+}
+
+// Sink is told which clusters are no members any more.
+type Sink interface {
+	RemoveCluster(ctx context.Context, id federation.ClusterID) error
+}
+
+// Options are what a registry needs. All but the last two are required.
+type Options struct {
+	// Client reads through the cache of the hub's cluster, Reader around it.
+	Client   client.Client
+	Reader   client.Reader
+	Clusters Clusters
+	Sink     Sink
+	// Now is the clock.
+	Now func() time.Time
+	// AcceptAll accepts each cluster that joins for the first time. Who may join is then decided by the join keys alone.
+	AcceptAll bool
+	// AcceptTags does so for those whose node has one of these tags.
+	AcceptTags []string
+}
+
+// Registry admits members. It is made by [New] and reconciles once it is given to a manager.
+type Registry struct {
+	Options
+
+	mu    sync.Mutex
+	live  map[federation.ClusterID]*live
+	queue workqueue.TypedRateLimitingInterface[reconcile.Request]
+}
+
+// live is what the registry knows of a cluster besides its object. It begins empty with each start of the hub.
+type live struct {
+	// claim is the last one of the node that holds the id or, while the cluster is not accepted, of whoever asked.
+	claim *Claim
+	// member says that the claim was admitted and still is.
+	member bool
+	// removed says that the sink knows that the cluster is no member.
+	removed bool
+
+	linked     bool
+	linkReason string
+	// lost is when the link was lost, zero if it was not since the hub's start.
+	lost time.Time
+
+	api conditionState
+
+	progress Progress
+
+	// rival is the last node that claimed the id of another one, at rivalAt.
+	rival   string
+	rivalAt time.Time
+}
+
+// conditionState is what the last report about an API server said.
+type conditionState struct {
+	known, up bool
+	reason    string
+}
+
+// New returns a registry.
+func New(o Options) *Registry {
+	return &Registry{Options: o, live: map[federation.ClusterID]*live{}}
+}
+
+// Join admits a claim, or refuses it with an error that wraps [ErrClusterIDTaken], [ErrNotAccepted], [ErrInvalidClaim]
+// or federation.ErrInvalidClusterID and says what to do. The first claim of a cluster makes its MemberCluster. The same
+// claim again gives the same answer.
+func (r *Registry) Join(ctx context.Context, c Claim) (Member, error) {
+	if err := c.validate(); err != nil {
+		return Member{}, err
+	}
+	var object *v1alpha1.MemberCluster
+	err := retry.RetryOnConflict(retry.DefaultRetry, func() (err error) {
+		object, err = r.getOrCreate(ctx, c)
+		if err != nil {
+			return err
+		}
+		if holder := object.Status.NodeID; holder != "" && holder != c.NodeID {
+			return fmt.Errorf("%w: %s belongs to tailnet node %s, and %s (%s) asks for it: give this cluster another id, "+
+				"or, if it takes the other's place, delete the other device from the tailnet and run: kubectl delete membercluster %s",
+				ErrClusterIDTaken, c.Cluster, holder, c.NodeName, c.NodeID, c.Cluster)
+		}
+		if !object.Spec.Accepted {
+			return fmt.Errorf("%w: %s waits for an administrator of the hub's cluster, who runs: %s", ErrNotAccepted, c.Cluster, acceptCommand(c.Cluster))
+		}
+		if object.Status.NodeID != "" {
+			return nil
+		}
+		return r.pin(ctx, object, c)
+	})
+	r.note(c, err)
+	if err != nil {
+		return Member{}, err
+	}
+	return Member{ID: c.Cluster, NodeID: c.NodeID, Addr: c.Addr, Locality: locality(object, c)}, nil
+}
+
+func (c Claim) validate() error {
+	if err := c.Cluster.Validate(); err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	if c.NodeID == "" || !c.Addr.IsValid() || c.Addr.Port() == 0 {
+		return fmt.Errorf("join %s: %w: it needs a tailnet node and the address and port of the API proxy", c.Cluster, ErrInvalidClaim)
+	}
+	return nil
+}
+
+// getOrCreate reads around the cache, which may not have yet what the claim before this one made.
+func (r *Registry) getOrCreate(ctx context.Context, c Claim) (*v1alpha1.MemberCluster, error) {
+	object := &v1alpha1.MemberCluster{}
+	key := types.NamespacedName{Name: string(c.Cluster)}
+	err := r.Reader.Get(ctx, key, object)
+	if !apierrors.IsNotFound(err) {
+		return object, wrap(err, "get the MemberCluster %s", c.Cluster)
+	}
+	object = &v1alpha1.MemberCluster{
+		ObjectMeta: metav1.ObjectMeta{Name: key.Name},
+		Spec:       v1alpha1.MemberClusterSpec{Accepted: r.AcceptAll || slices.ContainsFunc(c.Tags, r.accepts)},
+	}
+	err = r.Client.Create(ctx, object)
+	if apierrors.IsAlreadyExists(err) {
+		object = &v1alpha1.MemberCluster{}
+		err = r.Reader.Get(ctx, key, object)
+	}
+	return object, wrap(err, "create the MemberCluster %s", c.Cluster)
+}
+
+func (r *Registry) accepts(tag string) bool { return slices.Contains(r.AcceptTags, tag) }
+
+// pin gives the cluster id to the claim's node.
+func (r *Registry) pin(ctx context.Context, object *v1alpha1.MemberCluster, c Claim) error {
+	now := metav1.NewTime(r.Now())
+	object.Status.NodeID = c.NodeID
+	object.Status.FirstJoined = &now
+	err := r.Client.Status().Update(ctx, object)
+	if apierrors.IsConflict(err) {
+		return err // as it is, to be tried again
+	}
+	return wrap(err, "give the cluster id %s to node %s", c.Cluster, c.NodeID)
+}
+
+// note remembers how a claim went, for the status.
+func (r *Registry) note(c Claim, err error) {
+	r.edit(c.Cluster, func(l *live) {
+		switch {
+		case err == nil:
+			l.claim, l.member, l.removed = &c, true, false
+		case errors.Is(err, ErrClusterIDTaken):
+			l.rival, l.rivalAt = fmt.Sprintf("%s (%s)", c.NodeName, c.NodeID), r.Now()
+		case errors.Is(err, ErrNotAccepted):
+			l.claim, l.member = &c, false
+		}
+	})
+}
+
+// Owns reports whether a node is the accepted member of that id since the hub's start.
+func (r *Registry) Owns(id federation.ClusterID, nodeID string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.live[id]
+	return l != nil && l.member && l.claim.NodeID == nodeID
+}
+
+// SetConnected says that a member's link is there, or that it was lost and why.
+func (r *Registry) SetConnected(_ context.Context, id federation.ClusterID, connected bool, reason string) {
+	r.edit(id, func(l *live) {
+		if l.linked && !connected {
+			l.lost = r.Now()
+		}
+		l.linked, l.linkReason = connected, reason
+	})
+}
+
+// APIState says whether a member's API server answers and its objects are read. It has the form that package clusters
+// reports in, and never fails.
+func (r *Registry) APIState(_ context.Context, id federation.ClusterID, up bool, reason string) error {
+	r.edit(id, func(l *live) { l.api = conditionState{known: true, up: up, reason: reason} })
+	return nil
+}
+
+// SetProgress says what a member has applied and offers. It is written with the next LastSeen.
+func (r *Registry) SetProgress(id federation.ClusterID, p Progress) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l := r.live[id]; l != nil {
+		l.progress = p
+	}
+}
+
+// Prune removes the clusters that the hub knows and that no MemberCluster names any more, because it was deleted while
+// the hub was away. It is to be called once, with the clusters in the hub's store.
+func (r *Registry) Prune(ctx context.Context, known []federation.ClusterID) error {
+	for _, id := range known {
+		err := r.Reader.Get(ctx, types.NamespacedName{Name: string(id)}, &v1alpha1.MemberCluster{})
+		if err == nil {
+			continue
+		}
+		if !apierrors.IsNotFound(err) {
+			return fmt.Errorf("look for the MemberCluster %s: %w", id, err)
+		}
+		if err := r.Sink.RemoveCluster(ctx, id); err != nil {
+			return fmt.Errorf("remove member %s, whose MemberCluster was deleted: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// edit changes what is known of a cluster and has it reconciled.
+func (r *Registry) edit(id federation.ClusterID, change func(*live)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.live[id]
+	if l == nil {
+		l = &live{}
+		r.live[id] = l
+	}
+	change(l)
+	if r.queue != nil { // else the first list of the objects comes later anyway
+		r.queue.Add(reconcile.Request{NamespacedName: types.NamespacedName{Name: string(id)}})
+	}
+}
+
+func acceptCommand(id federation.ClusterID) string {
+	return fmt.Sprintf(`kubectl patch membercluster %s --type=merge -p '{"spec":{"accepted":true}}'`, id)
+}
+
+// locality is the claim's, where the spec says nothing else.
+func locality(object *v1alpha1.MemberCluster, c Claim) federation.Locality {
+	l := c.Locality
+	if object.Spec.Region != "" {
+		l.Region = object.Spec.Region
+	}
+	if object.Spec.Zone != "" {
+		l.Zone = object.Spec.Zone
+	}
+	return l
+}
+
+func wrap(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf(format+": %w", append(args, err)...)
+}

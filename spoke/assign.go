@@ -1,0 +1,115 @@
+package spoke
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/endpoints"
+)
+
+// namesShown bounds the names of a [Push].
+const namesShown = 8
+
+// settleEndpoints publishes the endpoints of the services that changed.
+func (s *Spoke) settleEndpoints(services map[federation.ServiceID]bool, now time.Time) {
+	changes := map[Assignment][]Endpoint{}
+	for id := range services {
+		next := s.assignments(id)
+		old := s.out.assignments[id]
+		for a := range old {
+			if _, ok := next[a]; !ok {
+				changes[a] = nil
+			}
+		}
+		for a, es := range next {
+			if was, ok := old[a]; !ok || !slices.Equal(was, es) {
+				changes[a] = es
+			}
+		}
+		s.out.assignments[id] = next
+		if len(next) == 0 {
+			delete(s.out.assignments, id)
+		}
+	}
+	if len(changes) == 0 {
+		return
+	}
+	s.cfg.Extension.SetEndpoints(changes)
+	names := slices.SortedFunc(maps.Keys(changes), compareAssignments)
+	shown := make([]string, 0, namesShown)
+	for _, a := range names[:min(len(names), namesShown)] {
+		shown = append(shown, a.String())
+	}
+	s.pushes.add(Push{At: now, Event: Published, Assignment: strings.Join(shown, ","), Names: len(names)})
+}
+
+func compareAssignments(a, b Assignment) int {
+	return federation.ExportKey{Cluster: a.Cluster, Service: a.Service}.Compare(federation.ExportKey{Cluster: b.Cluster, Service: b.Service})
+}
+
+// assignments are the endpoints of a service in the hub's order, and with each of its clusters preferred.
+func (s *Spoke) assignments(id federation.ServiceID) map[Assignment][]Endpoint {
+	out := map[Assignment][]Endpoint{}
+	set, ok := s.out.sets[id]
+	port, ok2 := routedPort(set)
+	if !ok || !ok2 {
+		return out
+	}
+	out[Assignment{Service: id}] = s.resolve(id, set.Endpoints, port)
+	for _, e := range set.Endpoints {
+		out[Assignment{Service: id, Cluster: e.Cluster}] = s.resolve(id, endpoints.Prefer(set, e.Cluster), port)
+	}
+	return out
+}
+
+// resolve turns the endpoints of a set into the addresses that Envoy uses: the egress proxy's port for a remote VIP,
+// the ready pods for the own export. It is never an empty list where the set has a remote endpoint; priorities of
+// the result have no gaps.
+func (s *Spoke) resolve(id federation.ServiceID, set []federation.Endpoint, port uint16) []Endpoint {
+	out := []Endpoint{}
+	pods := s.local.services[Name{Namespace: id.Namespace, Name: id.Name}].ready(port, federation.TCP)
+	for _, e := range set {
+		ep := Endpoint{Priority: e.Priority, Weight: e.Weight, Health: e.Health, Locality: s.peer(e.Cluster).Locality, Cluster: e.Cluster}
+		if e.Cluster != s.cfg.Cluster {
+			listen, ok := s.ports.get(portKey{VIP: federation.ExportKey{Cluster: e.Cluster, Service: id}, Port: port, Protocol: federation.TCP})
+			if ok {
+				ep.Addr = netip.AddrPortFrom(s.cfg.EgressAddr, listen)
+				out = append(out, ep)
+			}
+			continue
+		}
+		for _, pod := range pods {
+			ep.Addr = pod
+			out = append(out, ep)
+		}
+	}
+	s.share(out, uint32(len(pods)))
+	closeGaps(out)
+	return out
+}
+
+// share keeps the clusters' shares where the own pods stand beside remote VIPs: each pod has the weight of its
+// cluster, so the others count once for every pod.
+func (s *Spoke) share(es []Endpoint, pods uint32) {
+	for i := range es {
+		mixed := slices.ContainsFunc(es, func(o Endpoint) bool { return o.Priority == es[i].Priority && o.Cluster == s.cfg.Cluster })
+		if mixed && es[i].Cluster != s.cfg.Cluster {
+			es[i].Weight *= max(pods, 1)
+		}
+	}
+}
+
+// closeGaps renumbers priorities that were left without an endpoint. The endpoints are in the order of priority.
+func closeGaps(es []Endpoint) {
+	next, last := uint32(0), uint32(0)
+	for i := range es {
+		if i > 0 && es[i].Priority != last {
+			next++
+		}
+		last, es[i].Priority = es[i].Priority, next
+	}
+}

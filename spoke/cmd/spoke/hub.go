@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	linkapi "github.com/tailgate-project/tailgate/api/link"
+	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/spoke"
+	"github.com/tailgate-project/tailgate/spoke/apiproxy"
+	"github.com/tailgate-project/tailgate/spoke/children"
+	"github.com/tailgate-project/tailgate/spoke/link"
+	"github.com/tailgate-project/tailgate/spoke/tailnet"
+)
+
+// rejoinPause is between two attempts to reach the tailnet, for a node that has joined before.
+const rejoinPause = 5 * time.Second
+
+// hubSide is the spoke's tailnet node and what goes over it: the link, and the API server for the hub to see. Without
+// the tailnet, everything else goes on.
+type hubSide struct {
+	options
+	cluster federation.ClusterID
+	spoke   *spoke.Spoke
+	api     *rest.Config
+	link    *link.Client
+	node    atomic.Pointer[tailnet.Node]
+}
+
+func (h *hubSide) build(s *spoke.Spoke, member *rest.Config, client kubernetes.Interface) error {
+	h.spoke, h.api = s, member
+	if h.apiKubeconfig != "" {
+		var err error
+		if h.api, err = restConfig(h.apiKubeconfig); err != nil {
+			return fmt.Errorf("--api-kubeconfig: %w", err)
+		}
+	}
+	versions := &linkapi.Versions{Spoke: version()}
+	if v, err := client.Discovery().ServerVersion(); err == nil { // only told for the operator's information
+		versions.Kubernetes = v.GitVersion
+	}
+	h.link = link.New(link.Options{
+		Cluster: h.cluster, Spoke: s, Dial: h.dial, APIPort: h.apiPort, Locality: h.locality, Versions: versions, Log: h.log,
+	})
+	return nil
+}
+
+// run joins the tailnet and keeps the link until ctx ends. It fails if the tailnet refuses the spoke.
+func (h *hubSide) run(ctx context.Context) error {
+	node, err := h.join(ctx)
+	if err != nil || node == nil {
+		return err
+	}
+	defer node.Close()
+	h.node.Store(node)
+	defer h.node.Store(nil)
+	v4, _ := node.Addrs()
+	h.log.Info("joined the tailnet", "hostname", h.hostname, "addr", v4.String())
+	handler, err := apiproxy.New(apiproxy.Options{
+		API: h.api, HubTag: h.hubTag, Log: h.log,
+		Tags: func(ctx context.Context, remote string) ([]string, error) {
+			p, err := node.WhoIs(ctx, remote)
+			return p.Tags, err
+		},
+	})
+	if err != nil {
+		return err
+	}
+	ln, err := node.Listen(h.apiPort)
+	if err != nil {
+		return fmt.Errorf("--api-port: %w", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return apiproxy.Serve(ctx, ln, handler, h.log) })
+	g.Go(func() error { return h.link.Run(ctx) })
+	return g.Wait()
+}
+
+// join joins the tailnet, again and again where it does not answer: a node that has joined before needs no more than
+// patience. It returns nil if ctx ends.
+func (h *hubSide) join(ctx context.Context) (*tailnet.Node, error) {
+	for {
+		node, err := tailnet.Join(ctx, tailnet.Options{
+			Dir: filepath.Join(h.stateDir, "tailnet"), Hostname: h.hostname, ControlURL: h.controlURL,
+			AuthKey: h.joinKey, KeySource: h.keySource, Timeout: h.joinTimeout, Log: h.log,
+		})
+		switch {
+		case err == nil:
+			return node, nil
+		case ctx.Err() != nil:
+			return nil, nil
+		case !errors.Is(err, tailnet.ErrTimeout):
+			return nil, err
+		}
+		st := spoke.LinkStatus{Reason: spoke.ReasonHubUnreachable, Message: err.Error()}
+		if err := h.spoke.LinkChanged(ctx, st); err != nil {
+			return nil, nil
+		}
+		timer := time.NewTimer(rejoinPause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, nil
+		case <-timer.C:
+		}
+	}
+}
+
+// errNoTailnet reports that the spoke is not in the tailnet now.
+var errNoTailnet = errors.New("the spoke is not in the tailnet now")
+
+// dial finds the hub and dials it, wherever it is now.
+func (h *hubSide) dial(ctx context.Context) (net.Conn, error) {
+	node := h.node.Load()
+	if node == nil {
+		return nil, errNoTailnet
+	}
+	addr, err := node.Find(ctx, h.hubName, h.hubTag)
+	if err != nil {
+		return nil, err
+	}
+	return node.DialPeer(ctx, netip.AddrPortFrom(addr, h.hubPort), h.hubTag)
+}
+
+// hosts reports whether the tailnet routes any of the addresses to the node.
+func (h *hubSide) hosts(ctx context.Context, nodeID string, addrs []netip.Addr) (bool, error) {
+	node := h.node.Load()
+	if node == nil {
+		return false, errNoTailnet
+	}
+	return node.Hosts(ctx, nodeID, addrs)
+}
+
+// proxyKey asks the hub for a proxy's auth key, and waits for a link first.
+func (h *hubSide) proxyKey(ctx context.Context, role spoke.Role, replica uint32) (children.Key, error) {
+	for {
+		changed := h.spoke.Changes()
+		key, err := h.link.ProxyKey(ctx, role, replica)
+		switch {
+		case err == nil:
+			return children.Key{AuthKey: key.Key, ControlURL: key.ControlURL, Tags: key.Tags}, nil
+		case !errors.Is(err, link.ErrNoLink):
+			return children.Key{}, err
+		}
+		select {
+		case <-ctx.Done():
+			return children.Key{}, ctx.Err()
+		case <-changed:
+		}
+	}
+}

@@ -1,0 +1,50 @@
+package spoke
+
+import (
+	"github.com/tailgate-project/tailgate/federation"
+)
+
+// local is the cluster as its own API server tells.
+type local struct {
+	services map[Name]Service
+	// envoys are the Services of the Gateways' Envoys, by Gateway.
+	envoys map[Name]Name
+	// joined are the Gateways of the federation, by their TailscaleGateway.
+	joined map[Name]Joined
+}
+
+func newLocal() local {
+	return local{services: map[Name]Service{}, envoys: map[Name]Name{}, joined: map[Name]Joined{}}
+}
+
+// setService replaces a Service, or takes it away if it is nil. It reports whether that is a change.
+func (l *local) setService(name Name, svc *Service) bool {
+	old, had := l.services[name]
+	if svc == nil && !had || svc != nil && had && old.equal(*svc) {
+		return false
+	}
+	if had && old.Gateway != (Name{}) && l.envoys[old.Gateway] == name {
+		delete(l.envoys, old.Gateway)
+	}
+	if svc == nil {
+		delete(l.services, name)
+		return true
+	}
+	l.services[name] = *svc
+	if svc.Gateway != (Name{}) {
+		l.envoys[svc.Gateway] = name
+	}
+	return true
+}
+
+// behind returns the local Service that an export of this cluster is made of.
+func (l *local) behind(id federation.ServiceID) Service {
+	if id.Kind == federation.KindListener {
+		gateway, _ := id.Gateway()
+		return l.services[l.envoys[Name{Namespace: id.Namespace, Name: gateway}]]
+	}
+	return l.services[Name{Namespace: id.Namespace, Name: id.Name}]
+}
+
+// exportOf returns the id under which the Service may be exported.
+func exportOf(name Name) federation.ServiceID { return federation.Service(name.Namespace, name.Name) }

@@ -1,0 +1,250 @@
+package spoke
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tailgate-project/tailgate/federation"
+)
+
+// Name names an object of the local cluster.
+type Name struct{ Namespace, Name string }
+
+// String returns namespace/name.
+func (n Name) String() string { return n.Namespace + "/" + n.Name }
+
+// Compare orders names by namespace, then name.
+func (n Name) Compare(o Name) int {
+	return cmp.Or(cmp.Compare(n.Namespace, o.Namespace), cmp.Compare(n.Name, o.Name))
+}
+
+// Service is a Service of the local cluster with its ready endpoints.
+type Service struct {
+	Name Name
+	// Gateway is the Gateway whose Envoy this is the Service of; zero for all other Services.
+	Gateway Name
+	Ports   []ServicePort
+}
+
+// ServicePort is a port of a [Service].
+type ServicePort struct {
+	Port federation.Port
+	// Ready are the endpoints' own addresses and ports, sorted.
+	Ready []netip.AddrPort
+}
+
+// ready returns the ready endpoints behind a port.
+func (s Service) ready(port uint16, protocol federation.Protocol) []netip.AddrPort {
+	for _, p := range s.Ports {
+		if p.Port.Port == port && p.Port.Protocol == protocol {
+			return p.Ready
+		}
+	}
+	return nil
+}
+
+func (s Service) equal(o Service) bool {
+	return s.Name == o.Name && s.Gateway == o.Gateway && slices.EqualFunc(s.Ports, o.Ports, func(a, b ServicePort) bool {
+		return a.Port == b.Port && slices.Equal(a.Ready, b.Ready)
+	})
+}
+
+// Listener is a listener of a Gateway that can have routes: an HTTP or HTTPS one.
+type Listener struct {
+	Name string
+	Port uint16
+	// TLS is set for an HTTPS listener.
+	TLS bool
+}
+
+// RouteTemplate says where services appear; see the extension's type of the same name.
+type RouteTemplate struct {
+	HostPattern, PathPrefix, Protocol string
+}
+
+// Joined is a Gateway that a TailscaleGateway joins to the federation.
+type Joined struct {
+	// TailscaleGateway is the object that says so; Gateway is in the same namespace.
+	TailscaleGateway Name
+	Gateway          Name
+	Listeners        []Listener
+	// Tailnet is the name that the TailscaleGateway gives its tailnet.
+	Tailnet         string
+	Ingress, Egress RouteTemplate
+}
+
+func (j Joined) equal(o Joined) bool {
+	return j.TailscaleGateway == o.TailscaleGateway && j.Gateway == o.Gateway && slices.Equal(j.Listeners, o.Listeners) &&
+		j.Tailnet == o.Tailnet && j.Ingress == o.Ingress && j.Egress == o.Egress
+}
+
+// Structure is what shapes routes and clusters of this cluster's Envoys. Endpoints are not in it.
+type Structure struct {
+	Cluster  federation.ClusterID
+	Gateways []Gateway
+	Services []RoutedService
+}
+
+// Gateway is a joined Gateway with the policy that makes Envoy Gateway translate it again.
+type Gateway struct {
+	Joined
+	Policy   string
+	Revision int64
+}
+
+// RoutedService is a federated service that the Gateways offer.
+type RoutedService struct {
+	ID federation.ServiceID
+	// Port is the one port that routes lead to.
+	Port uint16
+	// Clusters have an export of the service; sorted.
+	Clusters []federation.ClusterID
+	Tailnet  string
+}
+
+// Assignment names the endpoints of one Envoy cluster: those of the service by the hub's order, or those where the
+// export of one member is preferred.
+type Assignment struct {
+	Service federation.ServiceID
+	// Cluster is the preferred member; empty for none.
+	Cluster federation.ClusterID
+}
+
+// String returns the service, and the preferred member where there is one.
+func (a Assignment) String() string {
+	if a.Cluster == "" {
+		return a.Service.String()
+	}
+	return a.Service.String() + "@" + string(a.Cluster)
+}
+
+// Endpoint is one address behind an Envoy cluster.
+type Endpoint struct {
+	Addr netip.AddrPort
+	// Priority is 0 for the first choice, without gaps; Weight is relative within the priority, at least 1.
+	Priority, Weight uint32
+	Health           federation.Health
+	Locality         federation.Locality
+	Cluster          federation.ClusterID
+}
+
+// Role is what a proxy does.
+type Role string
+
+// The roles of proxies.
+const (
+	Ingress Role = "ingress"
+	Egress  Role = "egress"
+)
+
+// ProxyConfig is what the proxies of one role are to do.
+type ProxyConfig struct {
+	Version uint64
+	Cluster federation.ClusterID
+	Ingress []IngressVIP
+	Egress  []EgressPort
+	Probes  []Probe
+	// Released are the replicas that drained and whose VIPs have moved: they have nothing to host any more.
+	Released []uint32
+}
+
+// IngressVIP is a VIP that the ingress proxies host.
+type IngressVIP struct {
+	// Service is the Tailscale Service without svc:.
+	Service string
+	Ports   []ServicePort
+}
+
+// EgressPort is a port of a remote VIP with its stable local address.
+type EgressPort struct {
+	Listen, Remote netip.AddrPort
+	Protocol       federation.Protocol
+	Cluster        federation.ClusterID
+	Service        federation.ServiceID
+	// Reset is set while the spoke's own probes find the cluster unreachable.
+	Reset bool
+}
+
+// Probe is what the egress proxies probe.
+type Probe struct {
+	ID     string
+	Target federation.Target
+	Addrs  []netip.AddrPort
+	// Interval is between two probes, Timeout for one.
+	Interval, Timeout time.Duration
+}
+
+// ProbeResult is what a proxy found.
+type ProbeResult struct {
+	ID        string
+	Reachable bool
+	At        time.Time
+	RTT       time.Duration
+	Error     string
+}
+
+// ProxyStatus is what a proxy says of itself.
+type ProxyStatus struct {
+	Role    Role
+	Replica uint32
+	// NodeID is the node's stable id, Addr its tailnet address with the probe port.
+	NodeID  string
+	Addr    netip.AddrPort
+	Applied uint64
+	Results []ProbeResult
+	// Errors are what could not be applied, by name.
+	Errors   map[string]string
+	Draining bool
+}
+
+// Report is what the hub should know. It is immutable.
+type Report struct {
+	Epoch, Version uint64
+	Observations   map[federation.Target]Observation
+	// All says that the cluster refers to every service.
+	All bool
+	// HostsKnown is false until the spoke knows its ingress hosts: a spoke that starts must not withdraw them.
+	HostsKnown bool
+	Hosts      []Host
+}
+
+// Observation is a probe's result that counts.
+type Observation struct {
+	Reachable bool
+	At        time.Time
+	RTT       time.Duration
+	Error     string
+}
+
+// Host is an ingress host.
+type Host struct {
+	NodeID string
+	Addr   netip.AddrPort
+}
+
+// PortRange is a range of ports, both ends in it.
+type PortRange struct{ Low, High uint16 }
+
+// ParsePortRange reads LOW-HIGH.
+func ParsePortRange(s string) (PortRange, error) {
+	low, high, ok := strings.Cut(s, "-")
+	l, err1 := strconv.ParseUint(low, 10, 16)
+	h, err2 := strconv.ParseUint(high, 10, 16)
+	r := PortRange{Low: uint16(l), High: uint16(h)}
+	if !ok || err1 != nil || err2 != nil || r.validate() != nil {
+		return PortRange{}, fmt.Errorf("port range %q: want LOW-HIGH, such as 20000-29999", s)
+	}
+	return r, nil
+}
+
+func (r PortRange) validate() error {
+	if r.Low == 0 || r.High < r.Low {
+		return fmt.Errorf("port range %d-%d: want two ports from 1 to 65535, the lower first", r.Low, r.High)
+	}
+	return nil
+}

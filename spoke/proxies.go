@@ -1,0 +1,137 @@
+package spoke
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+)
+
+// proxyGrace is how long a proxy whose stream ended is still taken for a host: it may just be opening a new one.
+const proxyGrace = 500 * time.Millisecond
+
+// proxyKey names a proxy of this cluster.
+type proxyKey struct {
+	Role    Role
+	Replica uint32
+}
+
+func (k proxyKey) compare(o proxyKey) int {
+	return cmp.Or(cmp.Compare(k.Role, o.Role), cmp.Compare(k.Replica, o.Replica))
+}
+
+// proxies are the cluster's proxies that the spoke hears or has just heard.
+type proxies struct {
+	byKey map[proxyKey]*proxy
+	// ingressKnown is set once an ingress proxy was heard.
+	ingressKnown bool
+}
+
+type proxy struct {
+	status ProxyStatus
+	// streams counts the proxy's open streams; goneAt is when the last one ended.
+	streams int
+	goneAt  time.Time
+	// released is set when a draining proxy's VIPs have moved.
+	released bool
+}
+
+func newProxies() proxies { return proxies{byKey: map[proxyKey]*proxy{}} }
+
+func (p *proxies) get(k proxyKey) *proxy {
+	if p.byKey[k] == nil {
+		p.byKey[k] = &proxy{}
+	}
+	return p.byKey[k]
+}
+
+// opened and closed count streams of a proxy.
+func (p *proxies) opened(k proxyKey) { p.get(k).streams++ }
+
+func (p *proxies) closed(k proxyKey, now time.Time) {
+	x := p.get(k)
+	x.streams--
+	x.goneAt = now
+}
+
+// report takes a proxy's state. It reports whether that changes the hosts.
+func (p *proxies) report(st ProxyStatus) bool {
+	x := p.get(proxyKey{st.Role, st.Replica})
+	before := p.hosts()
+	if !st.Draining {
+		x.released = false
+	}
+	st.Results = nil
+	x.status = st
+	p.ingressKnown = p.ingressKnown || st.Role == Ingress
+	return !slices.Equal(before, p.hosts())
+}
+
+// expire drops the proxies that are gone for the grace time, and reports whether there were any.
+func (p *proxies) expire(now time.Time) bool {
+	before := len(p.byKey)
+	maps.DeleteFunc(p.byKey, func(_ proxyKey, x *proxy) bool { return x.streams == 0 && now.Sub(x.goneAt) >= proxyGrace })
+	return len(p.byKey) != before
+}
+
+func (p *proxies) deadline() (time.Time, bool) {
+	var first time.Time
+	for _, x := range p.byKey {
+		if at := x.goneAt.Add(proxyGrace); x.streams == 0 && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
+	}
+	return first, !first.IsZero()
+}
+
+// hosts are the ingress proxies that serve, by node.
+func (p *proxies) hosts() []Host {
+	var out []Host
+	for k, x := range p.byKey {
+		if k.Role == Ingress && x.status.NodeID != "" && !x.status.Draining {
+			out = append(out, Host{NodeID: x.status.NodeID, Addr: x.status.Addr})
+		}
+	}
+	slices.SortFunc(out, func(a, b Host) int { return cmp.Compare(a.NodeID, b.NodeID) })
+	return out
+}
+
+// released are the ingress replicas that have nothing to host any more, sorted.
+func (p *proxies) released() []uint32 {
+	var out []uint32
+	for k, x := range p.byKey {
+		if k.Role == Ingress && x.released {
+			out = append(out, k.Replica)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// ready reports whether a proxy of the role is on the tailnet and has applied something, and what is wrong with any.
+func (p *proxies) ready(role Role) (ready bool, problem string) {
+	for _, k := range slices.SortedFunc(maps.Keys(p.byKey), proxyKey.compare) {
+		x := p.byKey[k]
+		if k.Role != role || x.streams == 0 {
+			continue
+		}
+		ready = ready || (x.status.NodeID != "" && x.status.Applied > 0)
+		for _, name := range slices.Sorted(maps.Keys(x.status.Errors)) {
+			if problem == "" {
+				problem = name + ": " + x.status.Errors[name]
+			}
+		}
+	}
+	return ready, problem
+}
+
+// draining are the nodes of the ingress replicas that drain and are not released, by replica.
+func (p *proxies) draining() map[uint32]string {
+	out := map[uint32]string{}
+	for k, x := range p.byKey {
+		if k.Role == Ingress && x.status.Draining && !x.released {
+			out[k.Replica] = x.status.NodeID
+		}
+	}
+	return out
+}

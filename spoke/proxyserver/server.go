@@ -1,0 +1,235 @@
+// Package proxyserver is the spoke's end of the sockets of its proxies: it sends them their configuration and takes
+// their state and what their probes found.
+package proxyserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/spoke"
+	"github.com/tailgate-project/tailgate/spoke/proxy/proxyapi"
+)
+
+// maxPath is the longest path of a unix socket that the kernel takes.
+const maxPath = 107
+
+// Spoke is what the server tells and asks the spoke.
+type Spoke interface {
+	ProxyConfig(r spoke.Role) (spoke.ProxyConfig, <-chan struct{})
+	ProxyOpened(ctx context.Context, r spoke.Role, replica uint32) error
+	ProxyClosed(ctx context.Context, r spoke.Role, replica uint32) error
+	ProxyReported(ctx context.Context, st spoke.ProxyStatus) error
+}
+
+// Server serves the proxies.
+type Server struct {
+	proxyapi.UnimplementedSpokeServer
+	spoke Spoke
+	log   *slog.Logger
+}
+
+// New returns a server.
+func New(s Spoke, log *slog.Logger) *Server { return &Server{spoke: s, log: log} }
+
+// Listen listens on the socket, which only the own user may use. A socket that a spoke left behind is replaced; one
+// that is in use is an error.
+func Listen(ctx context.Context, path string) (net.Listener, error) {
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("the path of the proxies' socket is longer than %d bytes, give a shorter one with --proxy-socket: %s", maxPath, path)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory of the proxies' socket: %w", err)
+	}
+	var d net.Dialer
+	if conn, err := d.DialContext(ctx, "unix", path); err == nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("the proxies' socket %s is in use by another spoke: give another with --proxy-socket", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("replace the proxies' socket: %w", err)
+	}
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on the proxies' socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("protect the proxies' socket: %w", err), ln.Close())
+	}
+	return ln, nil
+}
+
+// Serve serves the listener until ctx ends.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	g := grpc.NewServer()
+	proxyapi.RegisterSpokeServer(g, s)
+	stop := context.AfterFunc(ctx, g.Stop)
+	defer stop()
+	if err := g.Serve(ln); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve the proxies: %w", err)
+	}
+	return nil
+}
+
+func parseRole(role string) (spoke.Role, error) {
+	switch r := spoke.Role(role); r {
+	case spoke.Ingress, spoke.Egress:
+		return r, nil
+	}
+	return "", status.Errorf(codes.InvalidArgument, "role %q: want ingress or egress", role)
+}
+
+// Watch sends a proxy its configuration, and again whenever it changes.
+func (s *Server) Watch(r *proxyapi.WatchRequest, stream grpc.ServerStreamingServer[proxyapi.Config]) error {
+	role, err := parseRole(r.GetRole())
+	if err != nil {
+		return err
+	}
+	for {
+		config, changed := s.spoke.ProxyConfig(role)
+		if config.Version > 0 {
+			if err := stream.Send(toConfig(config, role, r.GetReplica())); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-stream.Context().Done():
+			return status.FromContextError(stream.Context().Err()).Err()
+		case <-changed:
+		}
+	}
+}
+
+// Report takes a proxy's state until its stream ends.
+func (s *Server) Report(stream grpc.ClientStreamingServer[proxyapi.Status, proxyapi.ReportResponse]) error {
+	ctx := stream.Context()
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	role, err := parseRole(first.GetRole())
+	if err != nil {
+		return err
+	}
+	replica := first.GetReplica()
+	if err := s.spoke.ProxyOpened(ctx, role, replica); err != nil {
+		return status.FromContextError(err).Err()
+	}
+	defer s.closed(context.WithoutCancel(ctx), role, replica)
+	for st := first; ; {
+		if st.GetRole() != first.GetRole() || st.GetReplica() != replica {
+			return status.Error(codes.InvalidArgument, "a stream is one proxy's")
+		}
+		report, err := toStatus(st, time.Now())
+		if err != nil {
+			return status.Error(codes.InvalidArgument, err.Error())
+		}
+		if err := s.spoke.ProxyReported(ctx, report); err != nil {
+			return status.FromContextError(err).Err()
+		}
+		if st, err = stream.Recv(); err != nil {
+			if errors.Is(err, io.EOF) {
+				return stream.SendAndClose(&proxyapi.ReportResponse{})
+			}
+			return err
+		}
+	}
+}
+
+func (s *Server) closed(ctx context.Context, role spoke.Role, replica uint32) {
+	s.log.Info("a proxy's stream ended", "role", string(role), "replica", replica)
+	ctx, cancel := context.WithTimeout(ctx, time.Second) // the spoke may have ended before its proxies
+	defer cancel()
+	if err := s.spoke.ProxyClosed(ctx, role, replica); err != nil {
+		s.log.Debug("the spoke ended before a proxy's stream", "role", string(role), "replica", replica)
+	}
+}
+
+// toConfig converts the configuration for one replica.
+func toConfig(c spoke.ProxyConfig, role spoke.Role, replica uint32) *proxyapi.Config {
+	out := &proxyapi.Config{Version: c.Version, Cluster: string(c.Cluster)}
+	if role == spoke.Ingress && slices.Contains(c.Released, replica) {
+		return out
+	}
+	for _, v := range c.Ingress {
+		vip := &proxyapi.Ingress{ServiceName: v.Service}
+		for _, p := range v.Ports {
+			vip.Ports = append(vip.Ports, &proxyapi.IngressPort{
+				Port: uint32(p.Port.Port), Protocol: string(p.Port.Protocol), Backends: addresses(p.Ready),
+			})
+		}
+		out.Ingress = append(out.Ingress, vip)
+	}
+	for _, e := range c.Egress {
+		out.Egress = append(out.Egress, &proxyapi.Egress{
+			Listen: e.Listen.String(), Remote: e.Remote.String(), Protocol: string(e.Protocol), Cluster: string(e.Cluster),
+			Reset_: e.Reset, Service: e.Service.String(),
+		})
+	}
+	for _, p := range c.Probes {
+		probe := &proxyapi.Probe{
+			Id: p.ID, Addrs: addresses(p.Addrs), IntervalMs: uint32(p.Interval.Milliseconds()), TimeoutMs: uint32(p.Timeout.Milliseconds()),
+		}
+		if p.Target.Service == (federation.ServiceID{}) {
+			probe.IngressOf = string(p.Target.Cluster)
+		}
+		out.Probes = append(out.Probes, probe)
+	}
+	return out
+}
+
+func addresses(addrs []netip.AddrPort) []string {
+	out := make([]string, 0, len(addrs))
+	for _, a := range addrs {
+		out = append(out, a.String())
+	}
+	return out
+}
+
+// toStatus converts what a proxy said at a time.
+func toStatus(p *proxyapi.Status, now time.Time) (spoke.ProxyStatus, error) {
+	st := spoke.ProxyStatus{
+		Role: spoke.Role(p.GetRole()), Replica: p.GetReplica(), NodeID: p.GetNodeId(), Applied: p.GetAppliedVersion(),
+		Errors: p.GetErrors(), Draining: p.GetDraining(),
+	}
+	if p.GetAddr() != "" {
+		addr, err := parseAddr(p.GetAddr())
+		if err != nil {
+			return st, err
+		}
+		st.Addr = addr
+	}
+	for _, r := range p.GetResults() {
+		st.Results = append(st.Results, spoke.ProbeResult{
+			ID: r.GetId(), Reachable: r.GetReachable(), At: now.Add(-time.Duration(r.GetAgeMs()) * time.Millisecond),
+			RTT: time.Duration(r.GetRttUs()) * time.Microsecond, Error: r.GetError(),
+		})
+	}
+	return st, nil
+}
+
+// parseAddr reads an address with or without a port: an egress proxy has no probe port.
+func parseAddr(s string) (netip.AddrPort, error) {
+	if addr, err := netip.ParseAddr(s); err == nil {
+		return netip.AddrPortFrom(addr, 0), nil
+	}
+	addr, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("address of the proxy: %w", err)
+	}
+	return addr, nil
+}
