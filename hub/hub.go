@@ -40,7 +40,7 @@ type Provider interface {
 	EnsureVIP(ctx context.Context, v federation.VIP) ([]netip.Addr, error)
 	// DeleteVIP deletes the VIP; one that is gone is no error.
 	DeleteVIP(ctx context.Context, v federation.VIP) error
-	// ListVIPs returns the VIPs of this federation that the tailnets have.
+	// ListVIPs returns the VIPs of this federation that the tailnets have; with an error, those that are known.
 	ListVIPs(ctx context.Context) ([]federation.VIP, error)
 	// Refusal says what a member is told of an error of EnsureVIP, if it is one that its operator can cure.
 	Refusal(v federation.VIP, err error) (federation.Notice, bool)

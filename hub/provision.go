@@ -62,19 +62,19 @@ func (p *provisioner) put(t *task) {
 	}
 }
 
-// adopt tells the loop which VIPs the tailnets have already. It tries until they say.
+// adopt tells the loop which VIPs the tailnets have already. It asks until all of them have said.
 func (p *provisioner) adopt(ctx context.Context) error {
 	for tries := 0; ; tries++ {
 		found, err := p.provider.ListVIPs(ctx)
-		if err == nil {
-			for _, v := range found {
-				if err := p.tell(ctx, vipFound{v}); err != nil {
-					return nil // ctx ended
-				}
+		for _, v := range found {
+			if err := p.tell(ctx, vipFound{v}); err != nil {
+				return nil // ctx ended
 			}
+		}
+		if err == nil {
 			return nil
 		}
-		p.log.Warn("the tailnet's VIPs cannot be listed, will retry", "err", err)
+		p.log.Warn("not all of the tailnets' VIPs can be listed, will retry", "err", err)
 		select {
 		case <-ctx.Done():
 			return nil

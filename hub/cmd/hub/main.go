@@ -27,6 +27,7 @@ type options struct {
 	kubeconfig, stateDir               string
 	controlURL, hostname, joinKeyFile  string
 	spokeTag, proxyTag, tailnet        string
+	namespace, federation              string
 	linkPort                           uint16
 	statusAddr, logLevel               string
 	acceptAll                          bool
@@ -72,6 +73,8 @@ func runCommand() *cobra.Command {
 	f.StringVar(&o.spokeTag, "spoke-tag", "tag:tailgate-spoke", "`tag` that a node must carry to be served")
 	f.StringVar(&o.proxyTag, "proxy-tag", "tag:tailgate-proxy", "`tag` of the spokes' proxies")
 	f.StringVar(&o.tailnet, "tailnet", "", "`name` of the TailscaleTailnet that the hub and the spokes are on (required)")
+	f.StringVar(&o.namespace, "namespace", "tailgate-system", "`namespace` that the hub runs in, with the tailnets' Secrets")
+	f.StringVar(&o.federation, "federation", "", "`id` that the federation's VIPs carry; name one if it is to outlive the management cluster (default: the uid of the namespace kube-system)")
 	f.Uint16Var(&o.linkPort, "link-port", 7443, "`port` on the hub's tailnet node where it serves the spokes")
 	f.StringVar(&o.statusAddr, "status-addr", "127.0.0.1:9470", "`address` for /healthz, /readyz, /metrics and /api/v1")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")

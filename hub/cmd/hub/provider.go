@@ -41,28 +41,32 @@ func (p provider) DeleteVIP(ctx context.Context, v federation.VIP) error {
 	return nil
 }
 
-// ListVIPs returns the VIPs of all tailnets.
+// ListVIPs returns the VIPs of all tailnets. One that cannot be asked does not hide the others: what is known is
+// returned with the error.
 func (p provider) ListVIPs(ctx context.Context) ([]federation.VIP, error) {
-	var out []federation.VIP
 	names, err := p.tailnets.Names(ctx)
 	if err != nil {
 		return nil, err
 	}
+	var (
+		out  []federation.VIP
+		errs []error
+	)
 	for _, name := range names {
 		api, err := p.tailnets.Get(name)
-		if err != nil {
-			return nil, err
+		var found []federation.VIP
+		if err == nil {
+			found, err = api.ListVIPs(ctx)
 		}
-		found, err := api.ListVIPs(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("tailnet %s: %w", name, err)
+			errs = append(errs, fmt.Errorf("tailnet %s: %w", name, err))
 		}
 		for _, v := range found {
 			v.TailnetRef = name
 			out = append(out, v)
 		}
 	}
-	return out, nil
+	return out, errors.Join(errs...)
 }
 
 // Refusal says what a member is told of an error that it can do something about.

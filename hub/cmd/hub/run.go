@@ -101,7 +101,9 @@ func assemble(ctx context.Context, o options, p parts) error {
 		return fmt.Errorf("management cluster: %w", err)
 	}
 	local := mgr.GetLocalManager()
-	tailnets := tailnetcontroller.New(tailnetcontroller.Options{Client: local.GetClient(), Reader: local.GetAPIReader()})
+	tailnets := tailnetcontroller.New(tailnetcontroller.Options{
+		Client: local.GetClient(), Reader: local.GetAPIReader(), Namespace: o.namespace, Federation: o.federation,
+	})
 	vips := provider{tailnets: tailnets}
 	h, err := hub.New(ctx, hub.Config{
 		Store: p.db, Provider: vips, Log: p.log, Quarantine: o.quiet,

@@ -1,0 +1,168 @@
+package link_test
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tailgate-project/tailgate/api/link"
+	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/linkstate"
+)
+
+const self = federation.ClusterID("c1")
+
+func pick[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
+
+func service(r *rand.Rand) federation.ServiceID {
+	if r.IntN(2) == 0 {
+		return federation.Service(pick(r, "a", "prod"), pick(r, "web", "api"))
+	}
+	return federation.Listener(pick(r, "a", "prod"), pick(r, "main", "edge"), pick(r, "http", "https"))
+}
+
+func ports(r *rand.Rand) []federation.Port {
+	var out []federation.Port
+	for range r.IntN(3) {
+		out = append(out, federation.Port{
+			Name: pick(r, "", "http"), Port: uint16(1 + r.IntN(65535)), Protocol: pick(r, federation.TCP, federation.UDP),
+		})
+	}
+	return out
+}
+
+func addr(r *rand.Rand) netip.Addr {
+	if r.IntN(2) == 0 {
+		return netip.AddrFrom4([4]byte{100, byte(r.IntN(256)), 0, byte(r.IntN(256))})
+	}
+	return netip.AddrFrom16([16]byte{0xfd, 0x7a, 15: byte(r.IntN(256))})
+}
+
+func resource(r *rand.Rand) linkstate.Resource {
+	cluster := func() federation.ClusterID { return pick[federation.ClusterID](r, "c1", "c2", "cluster-3") }
+	switch r.IntN(4) {
+	case 0:
+		v := &federation.VIP{
+			Owner: federation.ExportKey{Cluster: self, Service: service(r)}, Name: pick(r, "n", "local-a-web"), ServiceName: "s",
+			Tailnet: pick(r, "", "prod"), Ports: ports(r),
+		}
+		for range r.IntN(3) {
+			v.Addrs = append(v.Addrs, addr(r))
+		}
+		return linkstate.Resource{VIP: v}
+	case 1:
+		s := &federation.EndpointSet{Consumer: self, Service: service(r)}
+		for range r.IntN(4) {
+			s.Endpoints = append(s.Endpoints, federation.Endpoint{
+				Cluster: cluster(), Addr: addr(r), Ports: ports(r), Priority: r.Uint32(), Weight: r.Uint32(),
+				Health: pick(r, federation.Healthy, federation.Degraded, federation.Unhealthy), Reason: pick(r, "", "Serving"), Stale: r.IntN(2) == 0,
+			})
+		}
+		return linkstate.Resource{EndpointSet: s}
+	case 2:
+		p := &federation.Peer{Cluster: cluster(), Locality: federation.Locality{Region: pick(r, "", "eu"), Zone: pick(r, "", "eu-1")}}
+		for range r.IntN(3) {
+			p.Ingress = append(p.Ingress, netip.AddrPortFrom(addr(r), uint16(r.IntN(65536))))
+		}
+		return linkstate.Resource{Peer: p}
+	}
+	return linkstate.Resource{Notice: &federation.Notice{Subject: pick(r, "tailnet/a", "export/x"), Reason: "R", Message: pick(r, "", "do this")}}
+}
+
+func FuzzUpdateRoundTrip(f *testing.F) {
+	f.Add(uint64(1), uint64(2))
+	f.Add(uint64(3), uint64(4))
+	f.Fuzz(func(t *testing.T, seed1, seed2 uint64) {
+		r := rand.New(rand.NewPCG(seed1, seed2))
+		want := linkstate.Update{Epoch: r.Uint64(), Version: r.Uint64(), Full: r.IntN(2) == 0}
+		for range r.IntN(6) {
+			want.Upserts = append(want.Upserts, resource(r))
+		}
+		for range r.IntN(3) {
+			want.Removed = append(want.Removed, resource(r).Key())
+		}
+		wire, err := proto.Marshal(link.FromUpdate(want))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var read link.WatchResponse
+		if err := proto.Unmarshal(wire, &read); err != nil {
+			t.Fatal(err)
+		}
+		got, refused := link.ToUpdate(self, &read)
+		if len(refused) > 0 {
+			t.Errorf("refused what was sent: %v", refused)
+		}
+		if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})); d != "" {
+			t.Errorf("(-want +got)\n%s", d)
+		}
+	})
+}
+
+// FuzzToUpdate reads whatever comes: it must neither panic nor take over what it cannot name.
+func FuzzToUpdate(f *testing.F) {
+	good, err := proto.Marshal(link.FromUpdate(linkstate.Update{Epoch: 1, Version: 1, Upserts: []linkstate.Resource{
+		{Peer: &federation.Peer{Cluster: "c2", Ingress: []netip.AddrPort{netip.MustParseAddrPort("100.64.0.1:9440")}}},
+	}}))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var read link.WatchResponse
+		if proto.Unmarshal(data, &read) != nil {
+			t.Skip()
+		}
+		u, refused := link.ToUpdate(self, &read)
+		if len(u.Upserts)+len(refused) != len(read.GetUpserts()) {
+			t.Errorf("%d upserts and %d refusals of %d", len(u.Upserts), len(refused), len(read.GetUpserts()))
+		}
+		for _, r := range u.Upserts {
+			if r.Key() == "" {
+				t.Error("a resource without a key was taken over")
+			}
+		}
+	})
+}
+
+func TestBadResourcesAreRefusedByName(t *testing.T) {
+	web := &link.ServiceID{Kind: "Service", Namespace: "a", Name: "web"}
+	set := func(e *link.Endpoint) *link.Resource {
+		return &link.Resource{Key: "endpoints/Service/a/web", Object: &link.Resource_EndpointSet{
+			EndpointSet: &link.EndpointSet{Service: web, Endpoints: []*link.Endpoint{e}},
+		}}
+	}
+	for name, tc := range map[string]struct {
+		resource *link.Resource
+		says     string
+	}{
+		"unknown-kind":  {&link.Resource{Key: "future/x"}, "does not know"},
+		"key-of-others": {&link.Resource{Key: "notice/b", Object: &link.Resource_Notice{Notice: &link.Notice{Subject: "a"}}}, `"notice/a"`},
+		"no-service":    {&link.Resource{Key: "vip/", Object: &link.Resource_Vip{Vip: &link.MemberVIP{}}}, "service id"},
+		"bad-cluster":   {set(&link.Endpoint{Cluster: "C 2", Addr: []byte{1, 2, 3, 4}}), "invalid cluster id"},
+		"short-address": {set(&link.Endpoint{Cluster: "c2", Addr: []byte{1, 2}}), "2 bytes"},
+		"bad-port": {set(&link.Endpoint{Cluster: "c2", Addr: []byte{1, 2, 3, 4}, Ports: []*link.Port{{Port: 70000, Protocol: "TCP"}}}),
+			"port 70000"},
+		"bad-protocol": {set(&link.Endpoint{Cluster: "c2", Addr: []byte{1, 2, 3, 4}, Ports: []*link.Port{{Port: 80, Protocol: "SCTP"}}}),
+			"SCTP"},
+		"bad-health": {set(&link.Endpoint{Cluster: "c2", Addr: []byte{1, 2, 3, 4}, Health: 9}), "health 9"},
+		"bad-ingress": {&link.Resource{Key: "peer/c2", Object: &link.Resource_Peer{Peer: &link.Peer{Cluster: "c2", Ingress: []string{"nowhere"}}}},
+			"ingress host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			good := &link.Resource{Key: "notice/a", Object: &link.Resource_Notice{Notice: &link.Notice{Subject: "a"}}}
+			u, refused := link.ToUpdate(self, &link.WatchResponse{Upserts: []*link.Resource{tc.resource, good}})
+			if len(refused) != 1 || refused[0].GetKey() != tc.resource.GetKey() || !strings.Contains(refused[0].GetReason(), tc.says) {
+				t.Errorf("refused %v, want %s because of %q", refused, tc.resource.GetKey(), tc.says)
+			}
+			if len(u.Upserts) != 1 {
+				t.Errorf("%d resources were taken over, want the good one", len(u.Upserts))
+			}
+		})
+	}
+}
