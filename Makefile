@@ -26,15 +26,16 @@ help: ## List the targets
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-zA-Z][a-zA-Z0-9_-]*:.*##/ { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
+# What the demo starts. Its own program is one of them.
+PROGRAMS := hub=./hub/cmd/hub spoke=./spoke/cmd/spoke standin=./e2e-kind/standin/cmd/envoy webapp=./e2e-kind/webapp demo=./e2e-kind/cmd/demo
+
+.PHONY: programs
+programs: ## Build what the demo starts, into .demo/bin
+	@for p in $(PROGRAMS); do $(GO) build -o .demo/bin/$${p%%=*} $${p#*=}; done
+
 .PHONY: demo
-demo: assets ## Run a federation on this machine and kill a cluster of it (KEEP=1 leaves it running)
-	$(GO) build -o .demo/bin/hub ./hub/cmd/hub
-	$(GO) build -o .demo/bin/spoke ./spoke/cmd/spoke
-	$(GO) build -o .demo/bin/standin ./e2e-kind/standin/cmd/envoy
-	$(GO) build -o .demo/bin/tailnet ./e2e-kind/tailnet/cmd/tailnet
-	$(GO) build -o .demo/bin/webapp ./e2e-kind/webapp
-	$(GO) build -o .demo/bin/demo ./e2e-kind/cmd/demo
-	.demo/bin/demo $(if $(KEEP),--keep)
+demo: assets programs ## Run a federation on this machine and kill a cluster of it (KEEP=1 leaves it running)
+	@.demo/bin/demo $(if $(KEEP),--keep)
 
 ##@ Build
 
@@ -44,7 +45,7 @@ build: ## Compile everything
 
 .PHONY: assets
 assets: ## Build kube-apiserver, etcd and Envoy Gateway into the cache, where they are not there yet
-	@e2e-kind/assets/build
+	@e2e-kind/assets/build >/dev/null
 
 .PHONY: generate
 generate: $(GENERATORS)/.built ## Generate protobuf code, deepcopy, CRDs and RBAC
@@ -105,8 +106,8 @@ fuzz: ## Fuzz every fuzz test for FUZZ_TIME (30s) each
 	done
 
 .PHONY: bench
-bench: ## Run the benchmarks
-	$(GO) test $(PACKAGES) -run '^$$' -bench . -benchmem
+bench: assets programs ## Measure an endpoint's way to another cluster's Envoy; JSON lines, each beside its baseline
+	@.demo/bin/demo --bench
 
 .PHONY: clean
 clean: ## Remove what was built in the tree (the cache stays: $TAILGATE_CACHE or ~/.cache/tailgate)

@@ -235,6 +235,9 @@ func (l *Lab) follow(ctx context.Context, name string, r *io.PipeReader) error {
 			return nil
 		}
 	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s was not ready in time: %w", name, ctx.Err())
+	}
 	return fmt.Errorf("%s ended before it was ready: %w", name, lines.Err())
 }
 

@@ -26,6 +26,8 @@ const (
 	changes = 100
 	// changeTimeout is after how long a change counts as never seen.
 	changeTimeout = 30 * time.Second
+	// slow changes are named on standard error.
+	slow = 500 * time.Millisecond
 	edsType       = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 )
 
@@ -107,6 +109,7 @@ func (b *bencher) measure(ctx context.Context, t target) ([]time.Duration, error
 	if err != nil {
 		return nil, err
 	}
+	config.QPS = -1 // the client's own rate limit would be what is measured
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, err
@@ -131,6 +134,9 @@ func (b *bencher) measure(ctx context.Context, t target) ([]time.Duration, error
 			return nil, fmt.Errorf("change %d of %s: %w", i, t.service, err)
 		}
 		took = append(took, at.Sub(start))
+		if d := at.Sub(start); d > slow {
+			b.printer.line("change %d of %s took %v", i, t.service, d)
+		}
 	}
 	return took, nil
 }
@@ -190,6 +196,6 @@ func eventsFile(dir string) string { return filepath.Join(dir, "run", "cluster1"
 // Envoy does not say when it applied an assignment.
 func recording(dir, standin string) (string, error) {
 	path := filepath.Join(dir, "run", "recording-standin")
-	script := fmt.Sprintf("#!/bin/sh\nexec %q \"$@\" --standin-events \"$(dirname %q)/../$(hostname)/eds-events.json\"\n", standin, filepath.Join(dir, "run", "x", "y"))
+	script := fmt.Sprintf("#!/bin/sh\nexec %q \"$@\" --standin-events %q/\"$(hostname)\"/eds-events.json\n", standin, filepath.Join(dir, "run"))
 	return path, os.WriteFile(path, []byte(script), 0o755)
 }

@@ -37,7 +37,10 @@ func inside(ctx context.Context, o options) (status int, err error) {
 		}
 		isReal = false
 	}
-	p := newPrinter()
+	p := newPrinter(os.Stdout)
+	if o.bench {
+		p = newPrinter(os.Stderr) // standard output is for the measurements alone
+	}
 	p.head("Starting a federation: a management cluster, three members, one tailnet")
 	if !isReal {
 		p.note("no envoy in the PATH or ENVOY_BIN: the Envoy stand-in of e2e-kind/standin takes its place")
@@ -72,7 +75,7 @@ func inside(ctx context.Context, o options) (status int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	if err := r.invite(l, filepath.Join(dir, "run")); err != nil {
+	if err := r.invite(p, l, filepath.Join(dir, "run")); err != nil {
 		return 1, err
 	}
 	return 0, r.run(ctx, l)

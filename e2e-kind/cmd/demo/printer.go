@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os/exec"
 	"regexp"
 	"sync"
@@ -17,23 +18,25 @@ const stillInterval = 5 * time.Second
 
 // printer writes lines with the time since the start.
 type printer struct {
+	out   io.Writer
 	start time.Time
 	mu    sync.Mutex
 }
 
-func newPrinter() *printer { return &printer{start: time.Now()} }
+func newPrinter(out io.Writer) *printer { return &printer{out: out, start: time.Now()} }
+
+// text writes as it is.
+func (p *printer) text(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintf(p.out, format, args...)
+}
 
 func (p *printer) line(format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	fmt.Printf("%6.1fs  %s\n", time.Since(p.start).Seconds(), fmt.Sprintf(format, args...))
+	p.text("%6.1fs  %s\n", time.Since(p.start).Seconds(), fmt.Sprintf(format, args...))
 }
 
-func (p *printer) head(text string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	fmt.Printf("\n%s\n", text)
-}
+func (p *printer) head(text string) { p.text("\n%s\n", text) }
 
 func (p *printer) note(text string) { p.line("note: %s", text) }
 

@@ -104,8 +104,8 @@ func relay(ctx context.Context, outer net.Conn, to netip.AddrPort) {
 }
 
 // invite says how to reach what runs, and writes the kubeconfigs for that.
-func (r *relays) invite(l *lab.Lab, dir string) error {
-	fmt.Print("\nThe federation runs on. In another terminal:\n\n")
+func (r *relays) invite(p *printer, l *lab.Lab, dir string) error {
+	p.text("\nThe federation runs on. In another terminal:\n\n")
 	for _, m := range append([]string{lab.Management}, members...) {
 		text, err := os.ReadFile(l.Kubeconfig(m))
 		if err != nil {
@@ -117,16 +117,16 @@ func (r *relays) invite(l *lab.Lab, dir string) error {
 		if err := os.WriteFile(path, []byte(outer), 0o600); err != nil {
 			return err
 		}
-		fmt.Printf("  kubectl --kubeconfig %s get gateways,tailscalegateways,memberclusters -A\n", path)
+		p.text("  kubectl --kubeconfig %s get gateways,tailscalegateways,memberclusters -A\n", path)
 	}
-	fmt.Println()
+	p.text("\n")
 	for _, m := range members {
-		fmt.Printf("  curl http://%s/cross-cluster/webapp-cluster2/   # through the gateway of %s\n", r.addr(m, lab.GatewayPort), m)
+		p.text("  curl http://%s/cross-cluster/webapp-cluster2/   # through the gateway of %s\n", r.addr(m, lab.GatewayPort), m)
 	}
-	fmt.Printf("\n  curl http://%s/api/v1/journal   # the hub's decisions\n", r.addr(lab.Management, lab.StatusPort))
+	p.text("\n  curl http://%s/api/v1/journal   # the hub's decisions\n", r.addr(lab.Management, lab.StatusPort))
 	for _, m := range members {
-		fmt.Printf("  curl http://%s/status   # the spoke of %s\n", r.addr(m, lab.StatusPort), m)
+		p.text("  curl http://%s/status   # the spoke of %s\n", r.addr(m, lab.StatusPort), m)
 	}
-	fmt.Print("\nCtrl-C ends it.\n")
+	p.text("\nCtrl-C ends it.\n")
 	return nil
 }

@@ -208,14 +208,13 @@ func (s *scenario) write(r result) error {
 // report prints the end's tables.
 func (s *scenario) report(t timeline, r result) {
 	s.printer.head("What happened when cluster2 died")
-	fmt.Print(t.table(s.killed))
+	s.printer.text("%s", t.table(s.killed))
 	s.printer.head("Result")
-	fmt.Printf("  failover   %6d ms   killed → first answer by cluster3\n", r.FailoverMS)
-	fmt.Printf("  failback   %6d ms   cluster2 ready → first answer by it, %d requests failed\n", r.FailbackMS, r.FailbackFailedRequests)
-	fmt.Printf("  requests   %6d      %d failed, %d of them outside the failover window; the longest took %d ms\n",
+	s.printer.text("  failover   %6d ms   killed → first answer by cluster3\n", r.FailoverMS)
+	s.printer.text("  failback   %6d ms   cluster2 ready → first answer by it, %d requests failed\n", r.FailbackMS, r.FailbackFailedRequests)
+	s.printer.text("  requests   %6d      %d failed, %d of them outside the failover window; the longest took %d ms\n",
 		r.TotalRequests, r.FailedRequests, r.FailedOutsideWindow, r.LongestRequestMS)
-	fmt.Printf("  data plane %s\n", r.DataPlane)
-	fmt.Printf("  %s\n", s.result)
+	s.printer.text("  data plane %s\n  %s\n", r.DataPlane, s.result)
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
