@@ -37,11 +37,8 @@ type (
 		service string
 		notice  federation.Notice
 	}
-	// exportsAsked is a question; it changes nothing.
-	exportsAsked struct {
-		cluster federation.ClusterID
-		reply   chan<- []federation.ExportKey
-	}
+	// asked is a question, that ask answers from the loop's state without changing it.
+	asked struct{ ask func(*Hub) }
 	vipDeleted struct{ service string }
 	vipFound   struct{ vip federation.VIP }
 )
@@ -53,6 +50,6 @@ func (memberInterest) event() {}
 func (memberGone) event()     {}
 func (vipAssigned) event()    {}
 func (vipRefused) event()     {}
-func (exportsAsked) event()   {}
+func (asked) event()          {}
 func (vipDeleted) event()     {}
 func (vipFound) event()       {}

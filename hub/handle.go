@@ -65,8 +65,8 @@ func (h *Hub) handle(ctx context.Context, e event) error {
 		h.planAssigned(s, e)
 	case vipRefused:
 		h.planRefused(s, e)
-	case exportsAsked:
-		e.reply <- h.state.Exports(e.cluster)
+	case asked:
+		e.ask(h)
 		return nil
 	case vipDeleted:
 		h.planDeleted(s, e, now)

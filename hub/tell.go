@@ -59,11 +59,22 @@ func (h *Hub) Interest(ctx context.Context, c federation.ClusterID, i store.Inte
 
 // Exports returns the exports that the hub has of a member, sorted.
 func (h *Hub) Exports(ctx context.Context, c federation.ClusterID) ([]federation.ExportKey, error) {
-	reply := make(chan []federation.ExportKey, 1)
-	if err := h.send(ctx, exportsAsked{cluster: c, reply: reply}); err != nil {
-		return nil, err
+	return ask(ctx, h, func(h *Hub) []federation.ExportKey { return h.state.Exports(c) })
+}
+
+// CountExports returns how many exports the hub has of a member.
+func (h *Hub) CountExports(ctx context.Context, c federation.ClusterID) (int, error) {
+	return ask(ctx, h, func(h *Hub) int { return h.state.CountExports(c) })
+}
+
+// ask has the loop answer a question.
+func ask[T any](ctx context.Context, h *Hub, question func(*Hub) T) (T, error) {
+	answer := make(chan T, 1)
+	if err := h.send(ctx, asked{ask: func(h *Hub) { answer <- question(h) }}); err != nil {
+		var zero T
+		return zero, err
 	}
-	return <-reply, nil // the loop answers before it takes anything else
+	return <-answer, nil // the loop answers before it takes anything else
 }
 
 // Members returns the members that the store knew when the hub started, sorted.

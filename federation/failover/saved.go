@@ -68,3 +68,6 @@ func (s *State) Exports(c federation.ClusterID) []federation.ExportKey {
 	slices.SortFunc(out, federation.ExportKey.Compare)
 	return out
 }
+
+// CountExports returns how many exports a cluster has.
+func (s *State) CountExports(c federation.ClusterID) int { return len(s.byCluster[c]) }

@@ -64,6 +64,8 @@ type Members interface {
 	Owns(c federation.ClusterID, stableID string) bool
 	// Connected is told when the member's link comes and goes.
 	Connected(ctx context.Context, c federation.ClusterID, up bool, reason string)
+	// Applied is told which of the hub's states the member has applied.
+	Applied(ctx context.Context, c federation.ClusterID, epoch, version uint64)
 }
 
 // Hub is what the server tells and asks the hub.
@@ -357,6 +359,7 @@ func (s *Server) closed(ctx context.Context, c federation.ClusterID, generation 
 
 // take gives one report to the hub.
 func (s *Server) take(ctx context.Context, c federation.ClusterID, r *link.ReportRequest) error {
+	s.Members.Applied(ctx, c, r.GetAppliedEpoch(), r.GetAppliedVersion())
 	for _, f := range r.GetRefused() {
 		s.Log.Warn("a member refused a resource", "cluster", string(c), "key", f.GetKey(), "reason", f.GetReason())
 	}

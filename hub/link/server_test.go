@@ -122,7 +122,11 @@ func (r *rig) Owns(c federation.ClusterID, stableID string) bool {
 }
 
 func (r *rig) Connected(context.Context, federation.ClusterID, bool, string) {}
-func (r *rig) Epoch() uint64                                                 { return 7 }
+func (r *rig) Applied(_ context.Context, c federation.ClusterID, epoch, version uint64) {
+	_ = r.say("%s applied %d.%d", c, epoch, version)
+}
+
+func (r *rig) Epoch() uint64 { return 7 }
 
 func (r *rig) Next(ctx context.Context, _ federation.ClusterID, _, _ uint64) (linkstate.Update, error) {
 	select {
@@ -238,6 +242,7 @@ func TestReport(t *testing.T) {
 	}
 	err = stream.Send(&link.ReportRequest{
 		ClusterId:    "c1",
+		AppliedEpoch: 7, AppliedVersion: 3,
 		Interest:     &link.Interest{All: true},
 		Proxies:      &link.Proxies{Ingress: []*link.ProxyHost{{NodeId: "p1", Addr: "100.64.0.3:9440"}}},
 		Observations: []*link.Observation{{Cluster: "c2", Reachable: true, AgeMs: 20}},
@@ -245,7 +250,7 @@ func TestReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, told := range []string{"link of c1 up true", "c1 has hosts [{p1 100.64.0.3:9440}]", "c1 wants true []", "c1 sees c2 true 20ms ago"} {
+	for _, told := range []string{"link of c1 up true", "c1 applied 7.3", "c1 has hosts [{p1 100.64.0.3:9440}]", "c1 wants true []", "c1 sees c2 true 20ms ago"} {
 		r.want(t, told)
 	}
 	r.want(t, "link of c1 up false") // after three silent heartbeats

@@ -49,8 +49,7 @@ func main() {
 	status, err := run(ctx, o)
 	switch {
 	case ctx.Err() != nil:
-		fmt.Fprintln(os.Stderr, "demo: ended")
-		status = max(status, 130)
+		status = max(status, 130) // by a signal, as asked
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		status = max(status, 1)
@@ -59,7 +58,7 @@ func main() {
 }
 
 // outside makes the directory, isolates the demo and cleans up after it.
-func outside(_ context.Context, o options) (status int, err error) {
+func outside(ctx context.Context, o options) (status int, err error) {
 	dir, err := filepath.Abs(o.dir)
 	if err != nil {
 		return 1, err
@@ -77,7 +76,7 @@ func outside(_ context.Context, o options) (status int, err error) {
 		return 1, err
 	}
 	defer func() {
-		if status != 0 || err != nil {
+		if (status != 0 || err != nil) && ctx.Err() == nil {
 			err = errors.Join(err, saveLogs(run, filepath.Join(dir, "logs")))
 		}
 		err = errors.Join(err, os.RemoveAll(run))

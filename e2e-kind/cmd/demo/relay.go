@@ -117,7 +117,11 @@ func (r *relays) invite(p *printer, l *lab.Lab, dir string) error {
 		if err := os.WriteFile(path, []byte(outer), 0o600); err != nil {
 			return err
 		}
-		p.text("  kubectl --kubeconfig %s get gateways,tailscalegateways,memberclusters -A\n", path)
+		kinds := "gateways,tailscalegateways,tailscaleroutepolicies"
+		if m == lab.Management {
+			kinds = "memberclusters,tailscaletailnets"
+		}
+		p.text("  kubectl --kubeconfig %s get %s -A\n", path, kinds)
 	}
 	p.text("\n")
 	for _, m := range members {

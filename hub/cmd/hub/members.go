@@ -34,7 +34,10 @@ func (s *memberSink) ClusterGone(ctx context.Context, c federation.ClusterID) er
 }
 
 // linkMembers is the registry as the link sees it.
-type linkMembers struct{ registry *member.Registry }
+type linkMembers struct {
+	registry *member.Registry
+	hub      *hub.Hub
+}
 
 // Join admits a claim.
 func (m linkMembers) Join(ctx context.Context, c link.Claim) (federation.Locality, error) {
@@ -59,6 +62,15 @@ func (m linkMembers) Owns(c federation.ClusterID, stableID string) bool {
 // Connected is told when the link comes and goes.
 func (m linkMembers) Connected(ctx context.Context, c federation.ClusterID, up bool, reason string) {
 	m.registry.SetConnected(ctx, c, up, reason)
+}
+
+// Applied is told which state the member has.
+func (m linkMembers) Applied(ctx context.Context, c federation.ClusterID, epoch, version uint64) {
+	exports, err := m.hub.CountExports(ctx, c)
+	if err != nil {
+		return // the hub ends
+	}
+	m.registry.SetProgress(c, member.Progress{Epoch: epoch, Version: version, Exports: exports})
 }
 
 func versions(v *apilink.Versions) v1alpha1.MemberVersions {

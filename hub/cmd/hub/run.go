@@ -121,7 +121,7 @@ func assemble(ctx context.Context, o options, p parts) error {
 		return fmt.Errorf("controllers: %w", err)
 	}
 	server := link.New(link.Options{
-		Hub: h, Members: linkMembers{members}, WhoIs: whoIs(p.node), SpokeTag: o.spokeTag, ProxyTag: o.proxyTag, ControlURL: o.controlURL, Log: p.log,
+		Hub: h, Members: linkMembers{registry: members, hub: h}, WhoIs: whoIs(p.node), SpokeTag: o.spokeTag, ProxyTag: o.proxyTag, ControlURL: o.controlURL, Log: p.log,
 		MintKey: vips.minter(o),
 	})
 	ready := &readiness{}
