@@ -30,6 +30,8 @@ type target struct {
 	// unreachable is the view that counts. It becomes true with the result, and false recoverAfter after goodSince.
 	unreachable bool
 	goodSince   time.Time
+	// proven is set once the target has answered. One that never has is only just there: it is used with its first answer.
+	proven bool
 	// firstFailure is the result that began the present or the last time of being unreachable, changed the last change.
 	firstFailure, changed time.Time
 }
@@ -74,11 +76,12 @@ func (t *target) judge(now time.Time) (changed bool) {
 			t.firstFailure = r.At
 		}
 		t.unreachable, t.goodSince = true, time.Time{}
-	case t.goodSince.IsZero():
-		t.goodSince = r.At
-		fallthrough
 	default:
-		t.unreachable = t.unreachable && now.Sub(t.goodSince) < recoverAfter
+		if t.goodSince.IsZero() {
+			t.goodSince = r.At
+		}
+		t.unreachable = t.unreachable && t.proven && now.Sub(t.goodSince) < recoverAfter
+		t.proven = true
 	}
 	if was != t.unreachable {
 		t.changed = now

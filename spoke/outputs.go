@@ -296,7 +296,7 @@ func (s *Spoke) settleStructure(now time.Time) {
 
 func equalStructure(a, b Structure) bool {
 	return a.Cluster == b.Cluster && slices.EqualFunc(a.Gateways, b.Gateways, func(x, y Gateway) bool {
-		return x.Joined.equal(y.Joined) && x.Policy == y.Policy && x.Revision == y.Revision
+		return x.equal(y.Joined) && x.Policy == y.Policy && x.Revision == y.Revision
 	}) && slices.EqualFunc(a.Services, b.Services, equalRouted)
 }
 

@@ -178,6 +178,7 @@ func TestOwnProbesCountAtOnceAndRecoverSlowly(t *testing.T) {
 			return out
 		}
 		want("at first", "cluster2:healthy cluster3:healthy")
+		b.probed("cluster/cluster2", true)
 		structure, pushes := b.envoy.structure, b.envoy.pushes
 
 		b.probed("cluster/cluster2", false)
@@ -208,6 +209,16 @@ func TestOwnProbesCountAtOnceAndRecoverSlowly(t *testing.T) {
 			t.Errorf("decisions: %+v", st.Decisions)
 		}
 	})
+}
+
+func TestNewClusterIsUsedWithItsFirstAnswer(t *testing.T) {
+	b, _ := start(t, t.TempDir())
+	b.must(b.Apply(t.Context(), full(1, set("cluster2", "cluster3"), peer("cluster2"), peer("cluster3"))))
+	b.probed("cluster/cluster2", false)
+	b.probed("cluster/cluster2", true)
+	if got := b.envoy.brief(in("")); got != "cluster2:healthy cluster3:healthy" {
+		t.Errorf("endpoints %q", got)
+	}
 }
 
 func TestResultsThatGrowOldCountNoMore(t *testing.T) {

@@ -21,13 +21,15 @@ type Policy struct {
 	// FailbackDelay is how long an export must have been good, without a break, before it serves again. Since
 	// down is immediate, it also bounds switches to one per FailbackDelay and direction.
 	FailbackDelay time.Duration
-	// Fresh is how long an observation counts.
-	Fresh time.Duration
+	// Fresh is how long an observation of a cluster's ingress counts, FreshVIP one of a single VIP, which are probed
+	// more seldom.
+	Fresh, FreshVIP time.Duration
 }
 
-// DefaultPolicy suits members some 10 ms apart whose observers probe twice a second.
+// DefaultPolicy suits members some 10 ms apart whose observers probe each other's ingress twice a second, and each VIP
+// every five seconds.
 func DefaultPolicy() Policy {
-	return Policy{Grace: 5 * time.Second, FailbackDelay: 10 * time.Second, Fresh: 3 * time.Second}
+	return Policy{Grace: 5 * time.Second, FailbackDelay: 10 * time.Second, Fresh: 3 * time.Second, FreshVIP: 15 * time.Second}
 }
 
 // Reason says why an export is in its state.
@@ -127,4 +129,12 @@ type Verdict struct {
 	Stale  bool
 	// Since is when Health last changed.
 	Since time.Time
+}
+
+// fresh is how long an observation of the target counts.
+func (p Policy) fresh(t federation.Target) time.Duration {
+	if t.Service == (federation.ServiceID{}) {
+		return p.Fresh
+	}
+	return p.FreshVIP
 }

@@ -14,7 +14,7 @@ import (
 
 var (
 	start  = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	policy = failover.Policy{Grace: 5 * time.Second, FailbackDelay: 10 * time.Second, Fresh: 3 * time.Second}
+	policy = failover.Policy{Grace: 5 * time.Second, FailbackDelay: 10 * time.Second, Fresh: 3 * time.Second, FreshVIP: 15 * time.Second}
 	webapp = federation.Service("default", "webapp")
 	c2     = federation.ExportKey{Cluster: "c2", Service: webapp}
 	c3     = federation.ExportKey{Cluster: "c3", Service: webapp}
@@ -215,6 +215,11 @@ func TestAVIPOfACluster(t *testing.T) {
 	b.see("c1", "c2", true)
 	b.do(failover.Observed{Observer: "c1", Target: federation.Target{Cluster: "c2", Service: webapp}, Reachable: false, At: b.now})
 	b.wantVerdict(c2, "c9", federation.Unhealthy, failover.UnreachableByQuorum)
+	// A VIP is probed every five seconds: between two probes, the last one counts.
+	b.keep(14*time.Second, sees("c1", "c2", true))
+	b.wantVerdict(c2, "c9", federation.Unhealthy, failover.UnreachableByQuorum)
+	b.keep(30*time.Second, sees("c1", "c2", true))
+	b.wantVerdict(c2, "c9", federation.Healthy, failover.Serving)
 }
 
 func TestALateObservationIsIgnored(t *testing.T) {

@@ -117,7 +117,7 @@ func (s *State) affected(e Event, now time.Time) []federation.ExportKey {
 
 func (s *State) affectedByObservation(e Observed, now time.Time) []federation.ExportKey {
 	old, ok := s.seen[e.Target][e.Observer]
-	if ok && old.reachable == e.Reachable && now.Sub(old.at) < s.policy.Fresh {
+	if ok && old.reachable == e.Reachable && now.Sub(old.at) < s.policy.fresh(e.Target) {
 		return nil
 	}
 	if e.Target.Service != (federation.ServiceID{}) {

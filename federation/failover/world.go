@@ -28,10 +28,10 @@ func (w world) inputs(k federation.ExportKey, ready int, now time.Time) (Inputs,
 	votes := map[federation.ClusterID]Vote{}
 	for _, t := range []federation.Target{{Cluster: k.Cluster}, {Cluster: k.Cluster, Service: k.Service}} {
 		for o, ob := range w.observations(t) {
-			if o == k.Cluster || !w.fresh(ob, now) {
+			if o == k.Cluster || !w.fresh(t, ob, now) {
 				continue
 			}
-			until = earlier(until, ob.at.Add(w.policy.Fresh))
+			until = earlier(until, ob.at.Add(w.policy.fresh(t)))
 			v := Vote{Observer: o, Reachable: ob.reachable, Age: now.Sub(ob.at), Doubtful: w.doubtful(o, now)}
 			if was, ok := votes[o]; ok { // the cluster and the VIP: both must be reachable
 				v.Reachable, v.Age = v.Reachable && was.Reachable, min(v.Age, was.Age)
@@ -43,7 +43,9 @@ func (w world) inputs(k federation.ExportKey, ready int, now time.Time) (Inputs,
 	return in, until
 }
 
-func (w world) fresh(o observation, now time.Time) bool { return now.Sub(o.at) < w.policy.Fresh }
+func (w world) fresh(t federation.Target, o observation, now time.Time) bool {
+	return now.Sub(o.at) < w.policy.fresh(t)
+}
 
 // member returns the cluster's signals after the event.
 func (w world) member(c federation.ClusterID, now time.Time) member {
@@ -92,8 +94,9 @@ func (w world) doubtful(o federation.ClusterID, now time.Time) bool {
 		watched[e.Target.Cluster] = struct{}{}
 	}
 	for c := range watched {
-		for who, ob := range w.observations(federation.Target{Cluster: c}) {
-			if who != o || !w.fresh(ob, now) {
+		t := federation.Target{Cluster: c}
+		for who, ob := range w.observations(t) {
+			if who != o || !w.fresh(t, ob, now) {
 				continue
 			}
 			all++

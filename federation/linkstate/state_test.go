@@ -3,6 +3,7 @@ package linkstate_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"testing"
 
@@ -113,9 +114,7 @@ func newHistory(r *rand.Rand, versions int) history {
 	h := history{{}}
 	for range versions {
 		next := map[string]linkstate.Resource{}
-		for k, v := range h[len(h)-1] {
-			next[k] = v
-		}
+		maps.Copy(next, h[len(h)-1])
 		for range 1 + r.IntN(3) {
 			n := notice(fmt.Sprint(r.IntN(5)), fmt.Sprint(r.IntN(3)))
 			if r.IntN(3) == 0 {

@@ -111,7 +111,7 @@ func New(cfg *rest.Config, s *spoke.Spoke, log *slog.Logger) (*Controllers, erro
 func served(mapper meta.RESTMapper) error {
 	var missing []string
 	for _, k := range []schema.GroupVersionKind{
-		gatewayv1.SchemeGroupVersion.WithKind("Gateway"),
+		{Group: gatewayv1.GroupName, Version: "v1", Kind: "Gateway"},
 		v1alpha1.GroupVersion.WithKind(v1alpha1.KindTailscaleGateway),
 		v1alpha1.GroupVersion.WithKind(v1alpha1.KindTailscaleRoutePolicy),
 	} {

@@ -67,6 +67,8 @@ type Client struct {
 	Options
 	// hub is the hub of the present connection, nil while there is none.
 	hub atomic.Pointer[link.HubClient]
+	// undialed is why the last attempt to dial failed, nil after one that did not. gRPC would tell it quoted twice.
+	undialed atomic.Pointer[error]
 }
 
 // New returns a client. It connects when it runs.
@@ -76,7 +78,14 @@ func New(o Options) *Client { return &Client{Options: o} }
 // timeout ends.
 func (c *Client) connect() (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("passthrough:///hub",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return c.Dial(ctx) }),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			conn, err := c.Dial(ctx)
+			c.undialed.Store(nil)
+			if err != nil {
+				c.undialed.Store(&err)
+			}
+			return conn, err
+		}),
 		// WireGuard has encrypted and authenticated both ends, and Dial has asked who the other one is.
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
@@ -103,7 +112,7 @@ func (c *Client) Run(ctx context.Context) error {
 		if time.Since(began) > backoffMax {
 			pause = backoffMin // it has worked for a while
 		}
-		if err := c.Spoke.LinkChanged(ctx, describe(c.Cluster, err)); err != nil {
+		if err := c.Spoke.LinkChanged(ctx, c.describe(err)); err != nil {
 			return nil
 		}
 		c.Log.Debug("the link ended", "err", err, "pause", pause)
@@ -229,7 +238,7 @@ func (c *Client) ProxyKey(ctx context.Context, role spoke.Role, replica uint32) 
 }
 
 // describe says what an end of the link means and what to do about it.
-func describe(cluster federation.ClusterID, err error) spoke.LinkStatus {
+func (c *Client) describe(err error) spoke.LinkStatus {
 	s := spoke.LinkStatus{Reason: spoke.ReasonHubUnreachable, Message: err.Error()}
 	st, ok := status.FromError(errors.Unwrap(err))
 	switch {
@@ -238,14 +247,17 @@ func describe(cluster federation.ClusterID, err error) spoke.LinkStatus {
 	case !ok:
 	case st.Code() == codes.AlreadyExists:
 		s.Reason, s.Message = spoke.ReasonClusterIDTaken, fmt.Sprintf("the cluster id %q is taken by another node: "+
-			"give this cluster an id of its own with --cluster-id, or remove the other's MemberCluster from the hub (the hub says: %s)", cluster, st.Message())
+			"give this cluster an id of its own with --cluster-id, or remove the other's MemberCluster from the hub (the hub says: %s)", c.Cluster, st.Message())
 	case st.Code() == codes.FailedPrecondition:
 		s.Reason, s.Message = spoke.ReasonNotAccepted, fmt.Sprintf("the member %q waits for acceptance: "+
-			"set spec.accepted of the MemberCluster in the hub's cluster (the hub says: %s)", cluster, st.Message())
+			"set spec.accepted of the MemberCluster in the hub's cluster (the hub says: %s)", c.Cluster, st.Message())
 	case st.Code() == codes.PermissionDenied, st.Code() == codes.Unauthenticated, st.Code() == codes.InvalidArgument:
 		s.Reason, s.Message = spoke.ReasonRefused, "the hub refuses this spoke: "+st.Message()
 	case st.Code() == codes.Unavailable:
 		s.Message = "the hub cannot be reached: " + st.Message()
+		if err := c.undialed.Load(); err != nil {
+			s.Message = "the hub cannot be reached: " + (*err).Error()
+		}
 	}
 	return s
 }

@@ -27,7 +27,7 @@ const patience = 20 * time.Second
 // nobody is an extension that nobody listens to.
 type nobody struct{}
 
-func (nobody) SetStructure(spoke.Structure)                         {}
+func (nobody) SetStructure(spoke.Structure)                       {}
 func (nobody) SetEndpoints(map[spoke.Assignment][]spoke.Endpoint) {}
 
 // start runs a spoke with its server, and returns the spoke and a client.

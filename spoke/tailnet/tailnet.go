@@ -92,7 +92,8 @@ func Join(ctx context.Context, o Options) (*Node, error) {
 		Dir: o.Dir, Hostname: o.Hostname, ControlURL: o.ControlURL, AuthKey: o.AuthKey, Logf: debugf, UserLogf: debugf,
 	}}
 	if err := n.up(ctx, o); err != nil {
-		return nil, fmt.Errorf("join the tailnet as %s: %w", o.Hostname, errors.Join(err, n.closeQuietly()))
+		_ = n.server.Close() // one that never started says so, which is no news
+		return nil, fmt.Errorf("join the tailnet as %s: %w", o.Hostname, err)
 	}
 	return n, nil
 }
@@ -180,12 +181,6 @@ func refusal(n ipn.Notify, source string) error {
 
 // Close leaves nothing behind but the identity.
 func (n *Node) Close() error { return n.server.Close() }
-
-// closeQuietly closes a node that did not come up; one that never started says so, which is no news then.
-func (n *Node) closeQuietly() error {
-	_ = n.server.Close()
-	return nil
-}
 
 // Addrs returns the node's own addresses.
 func (n *Node) Addrs() (v4, v6 netip.Addr) { return n.server.TailscaleIPs() }

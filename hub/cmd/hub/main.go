@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tailgate-project/tailgate/federation/failover"
 )
 
 // joinKeyEnv is where the hub's auth key may be given instead of a file.
@@ -24,14 +26,14 @@ const joinKeyEnv = "TAILGATE_JOIN_KEY"
 
 // options are the flags of `hub run`.
 type options struct {
-	kubeconfig, stateDir               string
-	controlURL, hostname, joinKeyFile  string
-	spokeTag, proxyTag, tailnet        string
-	namespace, federation              string
-	linkPort                           uint16
-	statusAddr, logLevel               string
-	acceptAll                          bool
-	grace, failbackDelay, fresh, quiet time.Duration
+	kubeconfig, stateDir              string
+	controlURL, hostname, joinKeyFile string
+	spokeTag, proxyTag, tailnet       string
+	namespace, federation             string
+	linkPort                          uint16
+	statusAddr, logLevel              string
+	acceptAll                         bool
+	grace, failbackDelay, quarantine  time.Duration
 }
 
 func main() {
@@ -79,10 +81,9 @@ func runCommand() *cobra.Command {
 	f.StringVar(&o.statusAddr, "status-addr", "127.0.0.1:9470", "`address` for /healthz, /readyz, /metrics and /api/v1")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.BoolVar(&o.acceptAll, "accept-all", false, "accept every cluster that joins; then the join keys alone decide who is a member")
-	f.DurationVar(&o.grace, "grace", 5*time.Second, "how long a lost control view of a member is borne before it counts")
-	f.DurationVar(&o.failbackDelay, "failback-delay", 10*time.Second, "how long an export must have been good before it serves again")
-	f.DurationVar(&o.fresh, "observation-fresh", 3*time.Second, "how long a probe's result counts")
-	f.DurationVar(&o.quiet, "quarantine", time.Hour, "how long the VIP of an export that went away is kept for it")
+	f.DurationVar(&o.grace, "grace", failover.DefaultPolicy().Grace, "how long a lost control view of a member is borne before it counts")
+	f.DurationVar(&o.failbackDelay, "failback-delay", failover.DefaultPolicy().FailbackDelay, "how long an export must have been good before it serves again")
+	f.DurationVar(&o.quarantine, "quarantine", time.Hour, "how long the VIP of an export that went away is kept for it")
 	for _, required := range []string{"state-dir", "tailnet"} {
 		if err := cmd.MarkFlagRequired(required); err != nil {
 			panic(err) // the flag is defined above

@@ -105,10 +105,9 @@ func assemble(ctx context.Context, o options, p parts) error {
 		Client: local.GetClient(), Reader: local.GetAPIReader(), Namespace: o.namespace, Federation: o.federation,
 	})
 	vips := provider{tailnets: tailnets}
-	h, err := hub.New(ctx, hub.Config{
-		Store: p.db, Provider: vips, Log: p.log, Quarantine: o.quiet,
-		Policy: failover.Policy{Grace: o.grace, FailbackDelay: o.failbackDelay, Fresh: o.fresh},
-	})
+	policy := failover.DefaultPolicy()
+	policy.Grace, policy.FailbackDelay = o.grace, o.failbackDelay
+	h, err := hub.New(ctx, hub.Config{Store: p.db, Provider: vips, Log: p.log, Quarantine: o.quarantine, Policy: policy})
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,8 @@ type Options struct {
 	LockTimeout time.Duration
 	// JournalLimit is how many decisions are kept, 100,000 by default.
 	JournalLimit uint64
+	// Now is the clock, time.Now by default.
+	Now func() time.Time
 	// NoSync leaves writing to the operating system: for tests that lose nothing but time by it.
 	NoSync bool
 }
@@ -51,7 +53,8 @@ type DB struct {
 	epoch uint64
 }
 
-// Open opens the file, or makes a new one if there is none, and takes the next epoch. A file that cannot be read is
+// Open opens the file, or makes a new one if there is none, and takes the next epoch: one more than the last, and at
+// least the time in seconds, so that spokes believe a hub that has lost its store, whose epochs they have seen. A file that cannot be read is
 // refused with [store.ErrCorrupt] and left as it is; one that another hub has open, with [store.ErrInUse].
 func Open(path string, o Options) (*DB, error) {
 	if err := plausible(path); err != nil {
@@ -61,8 +64,11 @@ func Open(path string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, explain(path, err)
 	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	d := &DB{db: db, limit: cmp.Or(o.JournalLimit, 100_000)}
-	if err := d.start(); err != nil {
+	if err := d.start(o.Now()); err != nil {
 		return nil, explain(path, errors.Join(err, db.Close()))
 	}
 	return d, nil
@@ -111,7 +117,7 @@ func explain(path string, err error) error {
 }
 
 // start lays a new store out, or checks the one that is there, and takes the next epoch.
-func (d *DB) start() (err error) {
+func (d *DB) start(now time.Time) (err error) {
 	defer recoverCorrupt(&err)
 	empty, err := d.empty()
 	if err == nil && empty {
@@ -128,7 +134,7 @@ func (d *DB) start() (err error) {
 		if v := number(meta.Get(schemaKey)); v != schema {
 			return fmt.Errorf("%w %d, this version of Tailgate knows %d: use the version that wrote it", store.ErrSchema, v, schema)
 		}
-		d.epoch = number(meta.Get(epochKey)) + 1
+		d.epoch = max(number(meta.Get(epochKey))+1, uint64(max(0, now.Unix())))
 		return meta.Put(epochKey, bytes(d.epoch))
 	})
 }

@@ -72,6 +72,16 @@ func TestTheJournalIsBounded(t *testing.T) {
 	}
 }
 
+func TestANewStoreHasAnEpochThatSpokesBelieve(t *testing.T) {
+	clock := time.Unix(1_800_000_000, 0)
+	old := open(t, filepath.Join(t.TempDir(), "hub.db"), bolt.Options{Now: func() time.Time { return clock }})
+	clock = clock.Add(time.Minute)
+	lost := open(t, filepath.Join(t.TempDir(), "hub.db"), bolt.Options{Now: func() time.Time { return clock }})
+	if lost.Epoch() <= old.Epoch() {
+		t.Errorf("the new store's epoch is %d, the lost one's was %d", lost.Epoch(), old.Epoch())
+	}
+}
+
 func TestOneHubAtATime(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hub.db")
 	open(t, path, bolt.Options{})

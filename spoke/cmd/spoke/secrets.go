@@ -88,7 +88,7 @@ func serverNames(addrs []string, more string) certs.Names {
 func (k *keeper) ensure(ctx context.Context) (certs.Bundle, error) {
 	for try := 1; ; try++ {
 		b, err := k.renew(ctx)
-		if err == nil || try == conflictTries || !(apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err)) {
+		if err == nil || try == conflictTries || (!apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err)) {
 			return b, err
 		}
 	}
@@ -184,7 +184,7 @@ func (k *keeper) use(b certs.Bundle) error {
 }
 
 // errNoEnvoyCA reports that Envoy Gateway has not made its certificates yet.
-var errNoEnvoyCA = errors.New("Envoy Gateway has no certificates yet: run `envoy-gateway certgen`, as its chart does")
+var errNoEnvoyCA = errors.New("no certificates of Envoy Gateway yet: run `envoy-gateway certgen`, as its chart does")
 
 // useEnvoys reads which CA the Envoys' certificates are of.
 func (k *keeper) useEnvoys(ctx context.Context) error {
@@ -197,7 +197,7 @@ func (k *keeper) useEnvoys(ctx context.Context) error {
 	}
 	pool, err := certs.Pool(s.Data["ca.crt"])
 	if err != nil {
-		return fmt.Errorf("Secret %s/%s, key ca.crt: %w", k.gatewayNamespace, envoySecret, err)
+		return fmt.Errorf("read key ca.crt of Secret %s/%s: %w", k.gatewayNamespace, envoySecret, err)
 	}
 	k.envoys.Store(pool)
 	return nil

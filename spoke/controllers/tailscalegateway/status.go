@@ -123,8 +123,8 @@ func programmed(t *v1alpha1.TailscaleGateway, now spoke.Status) (metav1.Conditio
 	p := now.Policies[i]
 	switch wait := p.ChangedAt.Add(callPatience).Sub(now.Now); {
 	case p.Seen >= p.Revision:
-		for j := len(now.Hooks) - 1; j >= 0; j-- {
-			if h := now.Hooks[j]; h.Policy == p.TailscaleGateway.String() {
+		for _, h := range slices.Backward(now.Hooks) {
+			if h.Policy == p.TailscaleGateway.String() {
 				if len(h.Left) > 0 {
 					return condition(v1alpha1.ConditionProgrammed, false, v1alpha1.ReasonPartiallyInvalid,
 						fmt.Sprintf("%d left out, the first: %s", len(h.Left), h.Left[0])), 0
