@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -305,11 +306,11 @@ func (s *Server) called(h Hook, err error) {
 
 // saw keeps what a translation showed of the policies.
 func (s *Server) saw(policies []translate.Policy, notes []translate.Note, err error) {
-	key := "translation"
+	names := []string{"translation"}
 	for _, p := range policies {
-		key += " " + p.Namespace + "/" + p.Name
+		names = append(names, p.Namespace+"/"+p.Name)
 	}
-	s.setNotes(key, notes)
+	s.setNotes(strings.Join(names, " "), notes)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range policies {

@@ -38,7 +38,7 @@ type (
 		notice  federation.Notice
 	}
 	// asked is a question, that ask answers from the loop's state without changing it.
-	asked struct{ ask func(*Hub) }
+	asked      struct{ ask func(*Hub) }
 	vipDeleted struct{ service string }
 	vipFound   struct{ vip federation.VIP }
 )

@@ -4,13 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/tailgate-project/tailgate/e2e-kind/assets"
@@ -64,6 +63,7 @@ func (l *Lab) config(name string) (config, error) {
 // node is a machine, from the inside.
 type node struct {
 	config
+	out        io.Writer
 	supervisor machine.Supervisor
 	plane      *controlplane.ControlPlane
 	last       time.Time
@@ -74,11 +74,10 @@ type node struct {
 	fail  chan error
 }
 
-// Run is the whole life of a machine, from its config in the environment. It returns the exit status.
-func Run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
-	var n node
+// Run is the whole life of a machine, from its config in the environment until ctx ends. Its steps go to out, where the
+// lab reads them. It returns the exit status.
+func Run(ctx context.Context, out io.Writer) int {
+	n := node{out: out}
 	err := json.Unmarshal([]byte(os.Getenv(configEnv)), &n.config)
 	if err == nil {
 		err = n.run(ctx)
@@ -138,7 +137,7 @@ func (n *node) say(s Step) {
 	if err != nil {
 		panic(err) // no Step is unfit for JSON
 	}
-	fmt.Printf("%s\n", line)
+	fmt.Fprintf(n.out, "%s\n", line)
 }
 
 func (n *node) path(elem ...string) string { return filepath.Join(append([]string{n.Dir}, elem...)...) }

@@ -187,14 +187,14 @@ func exitCode(err error) (int, error) {
 func refusal(err error) error {
 	if os.Geteuid() == 0 {
 		return fmt.Errorf("this system lets root make no network namespace: %w\n"+
-			"In a container, run it with CAP_SYS_ADMIN (docker run --cap-add SYS_ADMIN).", err)
+			"In a container, run it with CAP_SYS_ADMIN (docker run --cap-add SYS_ADMIN)", err)
 	}
 	return fmt.Errorf("this system lets user %d make no user and network namespace: %w\n"+
 		"Either allow it:\n"+
 		"  sudo sysctl kernel.unprivileged_userns_clone=1                  (Debian)\n"+
 		"  sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0      (Ubuntu 24.04 and later)\n"+
 		"  sudo sysctl user.max_user_namespaces=10000                      (where it is 0)\n"+
-		"or run the same command as root.", os.Geteuid(), err)
+		"or run the same command as root", os.Geteuid(), err)
 }
 
 func setUp() error {

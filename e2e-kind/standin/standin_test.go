@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -113,8 +114,8 @@ func gatewayWorld(t *testing.T, resources ...string) (w *world, url string) {
 	t.Helper()
 	w = newWorld(t)
 	for _, r := range resources {
-		if strings.HasPrefix(r, "# spoke\n") {
-			w.eds.set(strings.TrimPrefix(r, "# spoke\n"))
+		if assignment, ok := strings.CutPrefix(r, "# spoke\n"); ok {
+			w.eds.set(assignment)
 			continue
 		}
 		w.ads.set(r)
@@ -227,9 +228,7 @@ func TestStreamBreaksAndResumes(t *testing.T) {
 	for _, r := range w.ads.seen() {
 		if first[r.GetTypeUrl()] == nil {
 			first[r.GetTypeUrl()] = map[string]string{"": "asked"}
-			for name, version := range r.GetInitialResourceVersions() {
-				first[r.GetTypeUrl()][name] = version
-			}
+			maps.Copy(first[r.GetTypeUrl()], r.GetInitialResourceVersions())
 		}
 	}
 	for typeURL, name := range map[string]string{xds.ClusterType: "c", xds.EndpointType: "c", xds.RouteType: "default/eg/http", xds.ListenerType: "default/eg/http"} {

@@ -26,7 +26,7 @@ const webService = "svc:web"
 // services.
 func serve(t *testing.T, node *tsnet.Server, name string, services ...string) {
 	t.Helper()
-	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) }))
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) }))
 	t.Cleanup(backend.Close)
 	config := &ipn.ServeConfig{Services: map[tailcfg.ServiceName]*ipn.ServiceConfig{}}
 	for _, s := range services {

@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -22,7 +21,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	tsapi "tailscale.com/client/tailscale/v2"
 
-	"github.com/tailgate-project/tailgate/e2e-kind/netns"
 	"github.com/tailgate-project/tailgate/e2e-kind/tailnet"
 	"github.com/tailgate-project/tailgate/spoke/proxy"
 	"github.com/tailgate-project/tailgate/spoke/proxy/proxyapi"
@@ -30,32 +28,6 @@ import (
 
 // patience bounds every wait. It is for a loaded machine: what waits ends as soon as it can.
 const patience = 60 * time.Second
-
-// childOptions is the environment variable that makes the test binary a proxy process.
-const childOptions = "PROXY_TEST_OPTIONS"
-
-func TestMain(m *testing.M) {
-	netns.Enter()
-	if options := os.Getenv(childOptions); options != "" {
-		os.Exit(child(options))
-	}
-	os.Exit(netns.RunTests(m))
-}
-
-func child(options string) int {
-	var o proxy.Options
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	err := json.Unmarshal([]byte(options), &o)
-	if err == nil {
-		err = proxy.Run(ctx, o)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
-}
 
 const policy = `{
 	"tagOwners": {"tag:tailgate-proxy": [], "tag:tailgate-spoke": [], "tag:other": []},

@@ -27,8 +27,8 @@ const (
 	// changeTimeout is after how long a change counts as never seen.
 	changeTimeout = 30 * time.Second
 	// slow changes are named on standard error.
-	slow = 500 * time.Millisecond
-	edsType       = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	slow    = 500 * time.Millisecond
+	edsType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 )
 
 // localObjects is a Service of cluster1 with a route of the user's own: Envoy Gateway translates its endpoints itself.

@@ -31,8 +31,10 @@ type options struct {
 
 func main() {
 	machine.Init()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	if len(os.Args) > 1 && os.Args[1] == lab.Subcommand {
-		os.Exit(lab.Run())
+		os.Exit(lab.Run(ctx, os.Stdout))
 	}
 	var o options
 	flag.BoolVar(&o.keep, "keep", false, "leave the federation running until Ctrl-C, and say how to reach it")
@@ -40,8 +42,6 @@ func main() {
 	flag.StringVar(&o.dir, "dir", ".demo", "`directory` for the result; what runs is in its directory run, and in bin are the programs")
 	flag.StringVar(&o.crds, "crds", "deploy/crds", "`directory` of the CRDs")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	run := outside
 	if machine.Isolated() {
 		run = inside

@@ -112,25 +112,11 @@ func CompileHeader(in *routev3.HeaderMatcher) (func(*http.Request) bool, error) 
 
 func headerValue(in *routev3.HeaderMatcher) (func(string) bool, error) {
 	switch m := in.GetHeaderMatchSpecifier().(type) {
-	case *routev3.HeaderMatcher_ExactMatch:
-		return func(s string) bool { return s == m.ExactMatch }, nil
-	case *routev3.HeaderMatcher_PrefixMatch:
-		return func(s string) bool { return strings.HasPrefix(s, m.PrefixMatch) }, nil
-	case *routev3.HeaderMatcher_SuffixMatch:
-		return func(s string) bool { return strings.HasSuffix(s, m.SuffixMatch) }, nil
-	case *routev3.HeaderMatcher_ContainsMatch:
-		return func(s string) bool { return strings.Contains(s, m.ContainsMatch) }, nil
 	case *routev3.HeaderMatcher_RangeMatch:
 		return func(s string) bool {
 			n, err := strconv.ParseInt(s, 10, 64)
 			return err == nil && n >= m.RangeMatch.GetStart() && n < m.RangeMatch.GetEnd()
 		}, nil
-	case *routev3.HeaderMatcher_SafeRegexMatch:
-		re, err := fullRegex(m.SafeRegexMatch)
-		if err != nil {
-			return nil, err
-		}
-		return re.MatchString, nil
 	default: // string_match, present_match, or nothing, which means present
 		return compileString(in.GetStringMatch())
 	}

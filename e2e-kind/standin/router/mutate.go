@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,10 +51,8 @@ func compileMutations(in mutationSource) (Mutations, error) {
 
 func compileChanges(add []*corev3.HeaderValueOption, remove []string) (changes, error) {
 	c := changes{remove: remove}
-	for _, name := range remove {
-		if reserved(name) {
-			return c, errors.New(":-prefixed or host headers may not be removed")
-		}
+	if slices.ContainsFunc(remove, reserved) {
+		return c, errors.New(":-prefixed or host headers may not be removed")
 	}
 	for _, o := range add {
 		h := o.GetHeader()

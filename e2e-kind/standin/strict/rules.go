@@ -1,6 +1,7 @@
 package strict
 
 import (
+	"maps"
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -17,9 +18,7 @@ func honour(fields string) rule { return rule{honoured: strings.Fields(fields)} 
 // but adds fields, separated by spaces, that are accepted without effect for one reason.
 func (r rule) but(reason, fields string) rule {
 	inert := map[string]string{}
-	for f, why := range r.inert {
-		inert[f] = why
-	}
+	maps.Copy(inert, r.inert)
 	for f := range strings.FieldsSeq(fields) {
 		inert[f] = reason
 	}
@@ -62,7 +61,7 @@ var clusterRules = map[string]rule{
 	"config.cluster.v3.Cluster": honour(`name type cluster_type eds_cluster_config connect_timeout load_assignment
 		lb_policy load_balancing_policy common_lb_config health_checks outlier_detection circuit_breakers
 		transport_socket transport_socket_matches typed_extension_protocol_options ignore_health_on_host_removal
-		dns_lookup_family dns_refresh_rate least_request_lb_config http2_protocol_options`).
+		dns_lookup_family least_request_lb_config http2_protocol_options`).
 		but(whyBuffers, "per_connection_buffer_limit_bytes").
 		but(whyLabel, "alt_stat_name metadata track_cluster_stats").
 		but("the refresh rate decides; Go's resolver does not tell a TTL", "respect_dns_ttl").
@@ -164,7 +163,7 @@ var routeRules = map[string]rule{
 		request_headers_to_remove response_headers_to_add response_headers_to_remove`).but(whyLabel, "metadata stat_prefix decorator").
 		but("bodies are buffered for a retry up to a bound of the stand-in's own", "per_request_buffer_limit_bytes request_body_buffer_limit"),
 	"config.route.v3.RouteMatch":            honour("prefix path safe_regex path_separated_prefix case_sensitive headers query_parameters cookies"),
-	"config.route.v3.HeaderMatcher":         honour("name exact_match safe_regex_match range_match present_match prefix_match suffix_match contains_match string_match invert_match treat_missing_header_as_empty"),
+	"config.route.v3.HeaderMatcher":         honour("name range_match present_match string_match invert_match treat_missing_header_as_empty"),
 	"config.route.v3.QueryParameterMatcher": honour("name string_match present_match"),
 	"config.route.v3.CookieMatcher":         honour("name string_match invert_match"),
 	"config.route.v3.RouteAction": honour(`cluster weighted_clusters cluster_not_found_response_code prefix_rewrite

@@ -249,12 +249,7 @@ func (c common) secret(s *tlsv3.SdsSecretConfig) (*tlsv3.Secret, error) {
 	return nil, fmt.Errorf("secret %s has not arrived yet", s.GetName())
 }
 
-func sdsPath(src *corev3.ConfigSource) string {
-	if p := src.GetPathConfigSource().GetPath(); p != "" {
-		return p
-	}
-	return src.GetPath()
-}
+func sdsPath(src *corev3.ConfigSource) string { return src.GetPathConfigSource().GetPath() }
 
 // readSDSFile reads a secret out of an SDS file, which is a DiscoveryResponse in JSON or YAML.
 func readSDSFile(path, name string) (*tlsv3.Secret, error) {

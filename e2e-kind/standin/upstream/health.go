@@ -92,7 +92,7 @@ func (c *Cluster) probe(ctx context.Context, s *slot, hc *corev3.HealthCheck) ve
 		}
 		address = net.JoinHostPort(ip, strconv.Itoa(int(p)))
 	}
-	probed := *s.host.probeCopy(address)
+	probed := *s.probeCopy(address)
 	if tcp := hc.GetTcpHealthCheck(); tcp != nil {
 		return verdict{ok: probeTCP(ctx, &probed, tcp) == nil}
 	}

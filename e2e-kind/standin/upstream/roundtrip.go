@@ -175,7 +175,6 @@ type trial struct {
 	since    int    // attempts before this one do not count for priorities any more
 	excluded []bool // priorities
 	moved    bool
-	loads    loads
 }
 
 // pick chooses the endpoint of the next attempt.

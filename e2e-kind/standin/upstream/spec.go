@@ -129,9 +129,6 @@ func (s *Spec) compileDiscovery(in *clusterv3.Cluster) error {
 		s.Discovery = Static
 	case in.GetType() == clusterv3.Cluster_STRICT_DNS:
 		s.Discovery = DNS
-		if in.GetDnsRefreshRate() != nil {
-			s.dnsRefresh = in.GetDnsRefreshRate().AsDuration()
-		}
 	case in.GetType() == clusterv3.Cluster_EDS:
 		return s.compileEDS(in)
 	default:

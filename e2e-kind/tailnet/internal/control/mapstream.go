@@ -50,7 +50,7 @@ func (c *session) serveMap(w http.ResponseWriter, r *http.Request) {
 	}
 	// Clients report in requests of their own; what is in those for a stream
 	// doesn't count.
-	if !req.ReadOnly && !(req.Stream && req.Version >= 68) {
+	if !req.Stream || req.Version < 68 {
 		st.Update(state.Report{NodeKey: req.NodeKey, Hostinfo: req.Hostinfo, Endpoints: req.Endpoints})
 		wake(c.server.fetch)
 	}
@@ -58,7 +58,7 @@ func (c *session) serveMap(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	stream := &mapStream{w: w, compress: req.Compress == "zstd"}
 	req.Compress = ""
-	streaming := req.Stream && !req.ReadOnly
+	streaming := req.Stream
 	if streaming {
 		log := c.server.cfg.Logger.With("node", req.NodeKey.ShortString())
 		log.Debug("node connected")
@@ -107,7 +107,7 @@ func (c *session) copyMaps(ctx context.Context, stream *mapStream, from io.Reade
 		if !known || !req.Stream || ctx.Err() != nil {
 			return nil
 		}
-		if first && !req.ReadOnly {
+		if first {
 			c.server.addStream(req.NodeKey, stream)
 		}
 	}
