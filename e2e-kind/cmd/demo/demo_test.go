@@ -111,6 +111,24 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// TestFailureHalfWay runs the demo with a hub that cannot start.
+func TestFailureHalfWay(t *testing.T) {
+	dir := build(t)
+	broken := []byte("#!/bin/sh\necho this hub is broken >&2\nexit 3\n")
+	if err := os.WriteFile(filepath.Join(dir, "bin", "hub"), broken, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd, out := start(t, dir)
+	err := cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(out.String(), "this hub is broken") {
+		t.Errorf("err %v, exit status %d, printed\n%s", err, code, out)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "logs", "management", "hub.log")); err != nil {
+		t.Errorf("the logs were not kept, as asked: %v", err)
+	}
+	gone(t, dir)
+}
+
 // TestASecondDemoIsRefused holds the lock that a running demo holds.
 func TestASecondDemoIsRefused(t *testing.T) {
 	dir := build(t)

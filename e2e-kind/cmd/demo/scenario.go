@@ -98,9 +98,15 @@ func (s *scenario) first(ctx context.Context, r *result) error {
 	}
 	s.printer.line("200, served by %s in %.1f ms: %s", got.ServedBy, ms(got.Took), hops)
 	// The story needs a second cluster to turn to, and two observers that have seen the first one well.
-	return s.printer.wait(ctx, "cluster1's Envoy knows webapp in cluster2 and cluster3, both healthy", time.Minute, func() bool {
-		return s.ready(ctx)
+	var missing error
+	err = s.printer.wait(ctx, "cluster1's Envoy knows webapp in cluster2 and cluster3, both healthy", time.Minute, func() bool {
+		missing = s.ready(ctx)
+		return missing == nil
 	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, missing)
+	}
+	return nil
 }
 
 // failover kills cluster2 and waits until cluster3 answers everything.

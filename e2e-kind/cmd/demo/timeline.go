@@ -144,26 +144,29 @@ func (s *scenario) hops(ctx context.Context) (string, error) {
 	return "", errors.New("cluster1's spoke has no egress port for cluster2's webapp, so the answer came some other way")
 }
 
-// ready tells whether webapp is healthy in both clusters for cluster1, and cluster2 is observed from two others.
-func (s *scenario) ready(ctx context.Context) bool {
+// ready is nil when webapp is healthy in both clusters for cluster1, and cluster2 is observed from two others. Otherwise
+// it says what is missing.
+func (s *scenario) ready(ctx context.Context) error {
 	for _, observer := range []string{"cluster1", "cluster3"} {
 		st, err := spokeStatus(ctx, s.lab, observer)
-		if err != nil || !slices.ContainsFunc(st.Probes, func(p spoke.ProbeStatus) bool { return p.Target == "cluster2" && p.Reachable }) {
-			return false
+		if err != nil {
+			return err
 		}
-		healthy := 0
+		if !slices.ContainsFunc(st.Probes, func(p spoke.ProbeStatus) bool { return p.Target == "cluster2" && p.Reachable }) {
+			return fmt.Errorf("%s does not reach cluster2: probes %+v", observer, st.Probes)
+		}
 		for _, set := range st.Sets {
 			for _, e := range set.Endpoints {
-				if set.Service == "Service/default/webapp" && e.Health == federation.Healthy {
-					healthy++
+				if set.Service == "Service/default/webapp" && e.Health != federation.Healthy {
+					return fmt.Errorf("for %s, webapp in %s is %v: %s", observer, e.Cluster, e.Health, e.Reason)
 				}
 			}
-		}
-		if healthy != 2 {
-			return false
+			if set.Service == "Service/default/webapp" && len(set.Endpoints) != 2 {
+				return fmt.Errorf("%s knows webapp in %d clusters", observer, len(set.Endpoints))
+			}
 		}
 	}
-	return true
+	return nil
 }
 
 func spokeStatus(ctx context.Context, l *lab.Lab, member string) (spoke.Status, error) {
