@@ -19,6 +19,10 @@ import (
 	"github.com/tailgate-project/tailgate/federation"
 )
 
+// failing is how often a target that does not answer is probed, where its interval is longer: whoever comes back is not
+// kept waiting.
+const failing = time.Second
+
 // refresh is the longest time between two reports of a target that is probed at least as often.
 const refresh = time.Second
 
@@ -178,7 +182,11 @@ func (w *watcher) run(ctx context.Context) {
 		for now := time.Now(); !next.After(now); {
 			next = next.Add(w.target.Interval)
 		}
-		timer.Reset(time.Until(next))
+		wait := time.Until(next)
+		if !w.last.Reachable {
+			wait = min(wait, failing)
+		}
+		timer.Reset(wait)
 	}
 }
 

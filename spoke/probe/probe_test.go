@@ -411,3 +411,25 @@ func TestSet(t *testing.T) {
 		}
 	})
 }
+
+func TestAFailingTargetIsProbedOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := probe.Target{ID: "slow", Addrs: []netip.AddrPort{hostA}, Interval: 30 * time.Second, Timeout: time.Second}
+		n, _ := start(t, map[netip.AddrPort]behaviour{hostA: fails(syscall.ECONNREFUSED)}, slow)
+		wait(time.Minute) // the first probe has failed by now, whatever its phase
+		n.take()
+		wait(10 * time.Second)
+		if dials, _ := n.take(); len(dials) < 9 || len(dials) > 12 {
+			t.Errorf("%d probes of a failing target in 10s, want one a second", len(dials))
+		}
+		n.set(hostA, accepts(0, ""))
+		wait(time.Second)
+		if _, results := n.take(); len(results) == 0 || !results[len(results)-1].Reachable {
+			t.Errorf("a second after it was back: %+v", results)
+		}
+		wait(time.Minute)
+		if dials, _ := n.take(); len(dials) > 3 {
+			t.Errorf("%d probes in a minute of a target that answers again, want its interval of 30s", len(dials))
+		}
+	})
+}

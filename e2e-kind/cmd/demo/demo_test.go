@@ -51,7 +51,7 @@ func TestDemo(t *testing.T) {
 	err := cmd.Wait()
 	t.Logf("the demo printed:\n%s", out)
 	if err != nil {
-		t.Fatalf("the demo failed: %v", err)
+		t.Fatalf("the demo failed: %v\n%s", err, lastWords(dir))
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "result.json"))
 	if err != nil {
@@ -78,6 +78,20 @@ func TestDemo(t *testing.T) {
 		}
 	}
 	gone(t, dir)
+}
+
+// lastWords are the ends of the logs of the hub and the spokes.
+func lastWords(dir string) string {
+	var b strings.Builder
+	for _, pattern := range []string{"management/hub.log", "cluster*/spoke.log"} {
+		logs, _ := filepath.Glob(filepath.Join(dir, "logs", pattern)) // the patterns are good
+		for _, path := range logs {
+			text, err := os.ReadFile(path)
+			lines := strings.SplitAfter(string(text), "\n")
+			fmt.Fprintf(&b, "%s (%v)\n%s", path, err, strings.Join(lines[max(0, len(lines)-60):], ""))
+		}
+	}
+	return b.String()
 }
 
 // TestInterrupted ends the demo half way by Ctrl-C.

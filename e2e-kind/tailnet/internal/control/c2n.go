@@ -62,13 +62,13 @@ func (s *Server) fetchServices(ctx context.Context) error {
 			delete(asking, nodeKey)
 		case <-s.fetch:
 		}
-		for _, nodeKey := range s.cfg.State.NeedServices() {
+		for nodeKey, announced := range s.cfg.State.NeedServices() {
 			if asking[nodeKey] || s.stream(nodeKey) == nil {
 				continue // it wakes this loop when that changes
 			}
 			asking[nodeKey] = true
 			g.Go(func() error {
-				s.fetchFrom(ctx, nodeKey)
+				s.fetchFrom(ctx, nodeKey, announced)
 				select {
 				case done <- nodeKey:
 				case <-ctx.Done():
@@ -79,7 +79,7 @@ func (s *Server) fetchServices(ctx context.Context) error {
 	}
 }
 
-func (s *Server) fetchFrom(ctx context.Context, nodeKey key.NodePublic) {
+func (s *Server) fetchFrom(ctx context.Context, nodeKey key.NodePublic, announced string) {
 	list, err := s.askServices(ctx, nodeKey)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -97,7 +97,7 @@ func (s *Server) fetchFrom(ctx context.Context, nodeKey key.NodePublic) {
 			names = append(names, svc.Name)
 		}
 	}
-	s.cfg.State.SetServices(nodeKey, names, list.ServicesHash)
+	s.cfg.State.SetServices(nodeKey, announced, names, list.ServicesHash)
 }
 
 func (s *Server) askServices(ctx context.Context, nodeKey key.NodePublic) (*tailcfg.C2NVIPServicesResponse, error) {

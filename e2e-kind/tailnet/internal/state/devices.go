@@ -100,32 +100,37 @@ func (s *State) Update(r Report) {
 }
 
 // NeedServices returns the connected nodes whose list of services is out of
-// date. The list has to be fetched from the node itself.
-func (s *State) NeedServices() []key.NodePublic {
+// date, with the hash that each has announced. The list has to be fetched from
+// the node itself.
+func (s *State) NeedServices() map[key.NodePublic]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var nodes []key.NodePublic
+	nodes := map[key.NodePublic]string{}
 	for nodeKey, d := range s.devices {
 		if d.online() && d.servicesHash != d.fetchedHash {
-			nodes = append(nodes, nodeKey)
+			nodes[nodeKey] = d.servicesHash
 		}
 	}
 	return nodes
 }
 
 // SetServices records the services that a node said it offers, and the hash it
-// gave with them.
-func (s *State) SetServices(nodeKey key.NodePublic, services []tailcfg.ServiceName, hash string) {
+// gave with them. It was asked because of the hash announced.
+func (s *State) SetServices(nodeKey key.NodePublic, announced string, services []tailcfg.ServiceName, hash string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d, ok := s.devices[nodeKey]
 	if !ok {
 		return
 	}
-	d.Services = slices.Clone(services)
-	// A list is never older than the hash that asked for it, but it may be
-	// newer; its report is on the way then and brings nothing new.
-	d.servicesHash, d.fetchedHash = hash, hash
+	d.Services, d.fetchedHash = slices.Clone(services), hash
+	// The list may be newer than the announcement; that of the newer one is on
+	// the way then, and brings nothing new. But if the node has announced
+	// something else meanwhile, the list may be the older one: it is asked
+	// again.
+	if d.servicesHash == announced {
+		d.servicesHash = hash
+	}
 	s.touchLocked()
 }
 

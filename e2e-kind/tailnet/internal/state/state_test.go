@@ -98,7 +98,9 @@ func TestPrimaryHost(t *testing.T) {
 	a, b := f.join("a", tagged, tailcfg.Hostinfo{}), f.join("b", tagged, tailcfg.Hostinfo{})
 	untagged := f.join("c", state.KeySpec{}, tailcfg.Hostinfo{})
 	web := []tailcfg.ServiceName{"svc:web"}
-	offer := func(n *node, services []tailcfg.ServiceName) { f.SetServices(n.key, services, fmt.Sprint(services)) }
+	offer := func(n *node, services []tailcfg.ServiceName) {
+		f.SetServices(n.key, "", services, fmt.Sprint(services))
+	}
 
 	f.wantService(nil, nil)
 	offer(untagged, web)
@@ -150,6 +152,34 @@ func TestPrimaryHost(t *testing.T) {
 	if _, err := f.Approve("svc:web", string(untagged.id), true); err == nil {
 		t.Error("an untagged device may host a service")
 	}
+}
+
+// TestAnOlderListHidesNoNewerAnnouncement lets a node announce a second change while it is asked about the first.
+func TestAnOlderListHidesNoNewerAnnouncement(t *testing.T) {
+	f := newFixture(t, "100.100.0.0/30")
+	n := f.join("a", state.KeySpec{Tags: []string{"tag:a"}}, tailcfg.Hostinfo{})
+	announce := func(hash string) {
+		f.Update(state.Report{NodeKey: n.key, Hostinfo: &tailcfg.Hostinfo{Hostname: "a", ServicesHash: hash}})
+	}
+	want := func(hash string) {
+		t.Helper()
+		if got := f.NeedServices()[n.key]; got != hash {
+			t.Errorf("the list to be asked for is of %q, want %q", got, hash)
+		}
+	}
+	announce("first")
+	want("first")
+	announce("second")
+	f.SetServices(n.key, "first", []tailcfg.ServiceName{"svc:web"}, "first")
+	want("second")
+	f.SetServices(n.key, "second", []tailcfg.ServiceName{"svc:web", "svc:db"}, "second")
+	want("")
+	// An answer that is newer than the question: the report that belongs to it asks for nothing more.
+	announce("third")
+	f.SetServices(n.key, "third", []tailcfg.ServiceName{"svc:db"}, "fourth")
+	want("")
+	announce("fourth")
+	want("")
 }
 
 func TestStreamsDecideWhoIsOnline(t *testing.T) {
