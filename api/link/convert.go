@@ -127,7 +127,7 @@ func toSet(self federation.ClusterID, p *EndpointSet) (*federation.EndpointSet, 
 		}
 		set.Endpoints = append(set.Endpoints, federation.Endpoint{
 			Cluster: c, Addr: addr, Ports: ports, Priority: e.GetPriority(), Weight: e.GetWeight(),
-			Health: federation.Health(e.GetHealth()), Reason: e.GetReason(), Stale: e.GetStale(), //nolint:gosec // in range, see above
+			Health: federation.Health(e.GetHealth()), Reason: e.GetReason(), Stale: e.GetStale(),
 		})
 	}
 	return set, nil
@@ -194,7 +194,7 @@ func toPorts(ports []*Port) ([]federation.Port, error) {
 		if p.GetPort() == 0 || p.GetPort() > math.MaxUint16 || (proto != federation.TCP && proto != federation.UDP) {
 			return nil, fmt.Errorf("port %d/%s: want 1 to 65535 and TCP or UDP", p.GetPort(), p.GetProtocol())
 		}
-		out = append(out, federation.Port{Name: p.GetName(), Port: uint16(p.GetPort()), Protocol: proto}) //nolint:gosec // in range, see above
+		out = append(out, federation.Port{Name: p.GetName(), Port: uint16(p.GetPort()), Protocol: proto})
 	}
 	return out, nil
 }

@@ -69,7 +69,7 @@ type node struct {
 	last       time.Time
 
 	// tasks run until the machine ends.
-	ctx   context.Context //nolint:containedctx // the machine's life
+	ctx   context.Context // the machine's life
 	tasks sync.WaitGroup
 	fail  chan error
 }

@@ -161,7 +161,7 @@ func (s *Server) identifyUnary(ctx context.Context, req any, _ *grpc.UnaryServer
 // identified is a stream whose context names the node.
 type identified struct {
 	grpc.ServerStream
-	ctx context.Context //nolint:containedctx // a ServerStream is asked for its context
+	ctx context.Context // a ServerStream is asked for its context
 }
 
 // Context returns the context that names the node.
@@ -189,7 +189,7 @@ func (s *Server) Join(ctx context.Context, r *link.JoinRequest) (*link.JoinRespo
 	if r.GetApiPort() == 0 || r.GetApiPort() > math.MaxUint16 {
 		return nil, status.Errorf(codes.InvalidArgument, "api_port %d: want 1 to 65535", r.GetApiPort())
 	}
-	api, err := s.apiAddress(ctx, uint16(r.GetApiPort())) //nolint:gosec // in range, see above
+	api, err := s.apiAddress(ctx, uint16(r.GetApiPort()))
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +209,7 @@ func (s *Server) Join(ctx context.Context, r *link.JoinRequest) (*link.JoinRespo
 	if err := s.Hub.Joined(ctx, c, locality); err != nil {
 		return nil, status.FromContextError(err).Err()
 	}
-	return &link.JoinResponse{Epoch: s.Hub.Epoch(), HeartbeatMs: uint32(s.Heartbeat.Milliseconds()), ProxyTag: s.ProxyTag}, nil //nolint:gosec // seconds
+	return &link.JoinResponse{Epoch: s.Hub.Epoch(), HeartbeatMs: uint32(s.Heartbeat.Milliseconds()), ProxyTag: s.ProxyTag}, nil
 }
 
 // apiAddress is the caller's tailnet address with the port of its API server proxy.

@@ -197,7 +197,7 @@ var coreRules = map[string]rule{
 	"config.core.v3.HeaderValueOption":        honour("header append append_action keep_empty_value"),
 	"config.core.v3.HeaderValue":              honour("key value raw_value"),
 	"config.core.v3.SubstitutionFormatString": honour("text_format text_format_source content_type"),
-	"config.core.v3.ConfigSource":             honour("ads api_config_source path_config_source path initial_fetch_timeout resource_api_version"),
+	"config.core.v3.ConfigSource":             honour("ads api_config_source path_config_source initial_fetch_timeout resource_api_version"),
 	"config.core.v3.AggregatedConfigSource":   honour(""),
 	"config.core.v3.PathConfigSource":         honour("path"),
 	"config.core.v3.ApiConfigSource":          honour("api_type transport_api_version grpc_services set_node_on_first_message_only"),

@@ -9,6 +9,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	compressorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/compressor/v3"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -71,6 +72,37 @@ func TestCheck(t *testing.T) {
 				got = e.Fields
 			}
 			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Errorf("refused fields (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// TestCheckRefusesDeprecatedFields has the messages as text: Go code that names a deprecated field is refused by the
+// linter.
+func TestCheckRefusesDeprecatedFields(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		into       proto.Message
+		want       string
+	}{
+		{name: "cluster-refresh-rate", into: &clusterv3.Cluster{}, text: `name: "c" dns_refresh_rate: {seconds: 1}`, want: "envoy.config.cluster.v3.Cluster.dns_refresh_rate"},
+		{name: "config-source-path", into: &corev3.ConfigSource{}, text: `path: "/sds.yaml"`, want: "envoy.config.core.v3.ConfigSource.path"},
+		{name: "header-exact", into: &routev3.HeaderMatcher{}, text: `name: "h" exact_match: "v"`, want: "envoy.config.route.v3.HeaderMatcher.exact_match"},
+		{name: "header-prefix", into: &routev3.HeaderMatcher{}, text: `name: "h" prefix_match: "v"`, want: "envoy.config.route.v3.HeaderMatcher.prefix_match"},
+		{name: "header-suffix", into: &routev3.HeaderMatcher{}, text: `name: "h" suffix_match: "v"`, want: "envoy.config.route.v3.HeaderMatcher.suffix_match"},
+		{name: "header-contains", into: &routev3.HeaderMatcher{}, text: `name: "h" contains_match: "v"`, want: "envoy.config.route.v3.HeaderMatcher.contains_match"},
+		{name: "header-regex", into: &routev3.HeaderMatcher{}, text: `name: "h" safe_regex_match: {regex: "v"}`, want: "envoy.config.route.v3.HeaderMatcher.safe_regex_match"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := prototext.Unmarshal([]byte(tt.text), tt.into); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			if e, ok := errors.AsType[*UnsupportedError](Check(tt.into)); ok {
+				got = e.Fields
+			}
+			if d := cmp.Diff([]string{tt.want}, got); d != "" {
 				t.Errorf("refused fields (-want +got):\n%s", d)
 			}
 		})
