@@ -73,7 +73,7 @@ func TestSupervisorTellsWhyAProcessEnded(t *testing.T) {
 		if _, err := s.Start(t.Context(), sh(t, "other", "touch ready; sleep 1000")); err != nil {
 			t.Fatal(err)
 		}
-		r, err := s.Start(t.Context(), sh(t, "bad", "touch ready; echo the reason; sleep 1000"))
+		r, err := s.Start(t.Context(), sh(t, "bad", "echo the reason; touch ready; sleep 1000"))
 		if err != nil {
 			t.Fatal(err)
 		}
