@@ -116,7 +116,7 @@ func FuzzToUpdate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var read link.WatchResponse
 		if proto.Unmarshal(data, &read) != nil {
-			t.Skip()
+			return // no message at all
 		}
 		u, refused := link.ToUpdate(self, &read)
 		if len(u.Upserts)+len(refused) != len(read.GetUpserts()) {

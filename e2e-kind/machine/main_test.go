@@ -205,11 +205,13 @@ func orphan([]string) error {
 	if _, err := fmt.Sscan(string(out), &pid); err != nil {
 		return err
 	}
-	for range 100 {
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for range 1500 { // half a minute, on the busiest machine
 		if syscall.Kill(pid, 0) == syscall.ESRCH {
 			os.Exit(7)
 		}
-		time.Sleep(20 * time.Millisecond)
+		<-poll.C
 	}
 	return fmt.Errorf("process %d is still there", pid)
 }
