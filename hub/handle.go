@@ -168,19 +168,15 @@ func (h *Hub) planAssigned(s *step, e vipAssigned) {
 		return
 	}
 	h.planVIPs(s, changes)
-	for _, x := range h.registry.Entries() {
-		if x.ServiceName == e.service {
-			s.withdraw(x.Owner.Cluster, "export/"+x.Owner.Service.String())
-			s.withdraw(x.Owner.Cluster, "tailnet/"+x.Tailnet)
-		}
+	if x, ok := h.registry.Named(e.service); ok {
+		s.withdraw(x.Owner.Cluster, "export/"+x.Owner.Service.String())
+		s.withdraw(x.Owner.Cluster, "tailnet/"+x.Tailnet)
 	}
 }
 
 func (h *Hub) planRefused(s *step, e vipRefused) {
-	for _, x := range h.registry.Entries() {
-		if x.ServiceName == e.service {
-			s.notice(x.Owner.Cluster, e.notice)
-		}
+	if x, ok := h.registry.Named(e.service); ok {
+		s.notice(x.Owner.Cluster, e.notice)
 	}
 }
 

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"reflect"
@@ -59,19 +60,9 @@ func (v *View) since(version uint64) linkstate.Update {
 			u.Removed = append(u.Removed, key)
 		}
 	}
-	slices.SortFunc(u.Upserts, func(a, b linkstate.Resource) int { return compareKeys(a.Key(), b.Key()) })
+	slices.SortFunc(u.Upserts, func(a, b linkstate.Resource) int { return cmp.Compare(a.Key(), b.Key()) })
 	slices.Sort(u.Removed)
 	return u
-}
-
-func compareKeys(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // board hands the members' views from the loop, which alone writes, to any number of readers.

@@ -3,7 +3,6 @@ package lab
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/netip"
 	"os"
@@ -137,7 +136,7 @@ func (n *node) spoke(ctx context.Context) error {
 func (n *node) envoy(ctx context.Context) error {
 	proxies, err := kubelet.NewProxies(kubelet.ProxiesOptions{
 		Config: n.plane.RESTConfig(), NodeIP: n.IP, EnvoyPath: n.Programs.Envoy, Dir: n.path("envoy"),
-		Supervisor: &n.supervisor, Log: n.log(),
+		Supervisor: &n.supervisor, Log: n.log,
 	})
 	if err != nil {
 		return err
@@ -166,19 +165,11 @@ func (n *node) workload(ctx context.Context) error {
 	}
 	w := &kubelet.Workload{
 		Config: n.plane.RESTConfig(), Namespace: "default", Name: "webapp",
-		PodIPs: []netip.Addr{pod}, Port: webappPort, Log: n.log(),
+		PodIPs: []netip.Addr{pod}, Port: webappPort, Log: n.log,
 	}
 	n.background("workload", w.Run)
 	n.done("webapp at " + listen.String())
 	return nil
-}
-
-func (n *node) log() *slog.Logger {
-	f, err := os.OpenFile(n.path("machine.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return slog.New(slog.NewTextHandler(os.Stderr, nil))
-	}
-	return slog.New(slog.NewTextHandler(f, nil))
 }
 
 // FindEnvoy returns the path of a real Envoy, from ENVOY_BIN or the PATH, and otherwise the stand-in's.

@@ -30,21 +30,7 @@ const patience = 60 * time.Second
 // it ends.
 func start(t *testing.T, opts tailnet.Options) *tailnet.Tailnet {
 	t.Helper()
-	tn, err := tailnet.New(opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- tn.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("tailnet ended: %v", err)
-		}
-	})
-	<-tn.Ready()
-	return tn
+	return tailnet.ForTest(t, opts)
 }
 
 func mint(t *testing.T, tn *tailnet.Tailnet, opts tailnet.KeyOptions) string {

@@ -68,6 +68,12 @@ func (r *Registry) Get(owner federation.ExportKey) (Entry, bool) {
 	return e, ok
 }
 
+// Named returns the entry of a Tailscale Service, released ones included.
+func (r *Registry) Named(service string) (Entry, bool) {
+	e, ok := r.byService[service]
+	return e, ok
+}
+
 // Entries returns all entries, sorted by ServiceName.
 func (r *Registry) Entries() []Entry {
 	return slices.SortedFunc(maps.Values(r.byService), func(a, b Entry) int { return cmp.Compare(a.ServiceName, b.ServiceName) })

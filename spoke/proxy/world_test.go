@@ -46,12 +46,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	tn, err := tailnet.New(tailnet.Options{Policy: policy, APIKey: apiKey, FailoverAfter: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	runInBackground(t, tn.Run)
-	<-tn.Ready()
+	tn := tailnet.ForTest(t, tailnet.Options{Policy: policy, APIKey: apiKey, FailoverAfter: time.Hour})
 	base, err := url.Parse(tn.URL())
 	if err != nil {
 		t.Fatal(err)

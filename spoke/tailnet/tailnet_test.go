@@ -27,21 +27,7 @@ const (
 
 func start(t *testing.T) *testnet.Tailnet {
 	t.Helper()
-	tn, err := testnet.New(testnet.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- tn.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("tailnet ended: %v", err)
-		}
-	})
-	<-tn.Ready()
-	return tn
+	return testnet.ForTest(t, testnet.Options{})
 }
 
 func mint(t *testing.T, tn *testnet.Tailnet, tag string) string {

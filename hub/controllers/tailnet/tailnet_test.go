@@ -252,23 +252,9 @@ func (f *fixture) run(t *testing.T) run {
 
 func startTailnet(t *testing.T) *fake.Tailnet {
 	t.Helper()
-	tn, err := fake.New(fake.Options{
+	return fake.ForTest(t, fake.Options{
 		OAuthClients: []fake.OAuthClient{{ID: clientID, Secret: clientSecret, Tags: fake.DefaultTags()}}, APIKey: apiKey,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- tn.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("tailnet ended: %v", err)
-		}
-	})
-	<-tn.Ready()
-	return tn
 }
 
 // keys counts the auth keys of the tailnet.

@@ -118,18 +118,7 @@ func newWorld(t *testing.T) *world {
 	w.client, err = kubernetes.NewForConfig(w.api.RESTConfig())
 	w.must(err)
 	w.kubeconfig = w.api.AdminKubeconfig()
-	w.tailnet, err = testnet.New(testnet.Options{})
-	w.must(err)
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- w.tailnet.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("tailnet ended: %v", err)
-		}
-	})
-	<-w.tailnet.Ready()
+	w.tailnet = testnet.ForTest(t, testnet.Options{})
 	return w
 }
 
