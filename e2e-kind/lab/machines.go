@@ -92,14 +92,14 @@ func Run(ctx context.Context, out io.Writer) int {
 }
 
 func (n *node) run(ctx context.Context) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer func() { stop(); n.tasks.Wait() }()
 	file, err := os.OpenFile(n.path("machine.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
 	n.log = slog.New(slog.NewTextHandler(file, nil))
+	ctx, stop := context.WithCancel(ctx)
+	defer func() { stop(); n.tasks.Wait() }()
 	n.ctx, n.fail, n.last = ctx, make(chan error, 1), time.Now()
 	build := n.member
 	if n.Name == Management {
