@@ -9,7 +9,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -139,15 +141,50 @@ type Export struct {
 	TailnetRef string
 	// Ports are sorted and not empty.
 	Ports []Port
-	// Ready counts the endpoints that the member's API server calls ready.
-	Ready int
+	// Ready counts the endpoints that the member's API server calls ready, Desired all that it has. A Desired below
+	// Ready says nothing: then all that are ready count as all there are.
+	Ready, Desired int
+	// Labels are those of the object, for policies to select by.
+	Labels map[string]string
+	// Federated asks for a VIP of the whole federated service beside the export's own.
+	Federated bool
+}
+
+// Equal reports whether both say the same.
+func (x Export) Equal(o Export) bool {
+	return x.Key == o.Key && x.Tailnet == o.Tailnet && x.TailnetRef == o.TailnetRef && x.Ready == o.Ready && x.Desired == o.Desired &&
+		x.Federated == o.Federated && slices.Equal(x.Ports, o.Ports) && maps.Equal(x.Labels, o.Labels)
+}
+
+// Interest says which services a member refers to.
+type Interest struct {
+	// All stands for every service there is or will be.
+	All bool
+	// Services are sorted, each once.
+	Services []ServiceID
+}
+
+// Wants reports whether the interest covers a service.
+func (i Interest) Wants(id ServiceID) bool {
+	if i.All {
+		return true
+	}
+	_, found := slices.BinarySearchFunc(i.Services, id, ServiceID.Compare)
+	return found
+}
+
+// Equal reports whether both cover the same, as far as they say it in the same words.
+func (i Interest) Equal(o Interest) bool {
+	return i.All == o.All && slices.Equal(i.Services, o.Services)
 }
 
 // Locality is where a cluster stands; empty parts are unknown and equal nothing.
 type Locality struct{ Region, Zone string }
 
-// VIP is an entry of the registry: the stable addresses of one export.
+// VIP is an entry of the registry: the stable addresses of one export, or of a whole federated service.
 type VIP struct {
+	// Owner is the export that has the VIP. Its Cluster is empty for a federated VIP, which every cluster that should
+	// serve the service advertises.
 	Owner ExportKey
 	// Name is the registry name that users were promised, such as local-production-webapp.
 	Name string
@@ -159,6 +196,9 @@ type VIP struct {
 	Addrs []netip.Addr
 	Ports []Port
 }
+
+// Federated reports whether the VIP is of a federated service and not of one cluster's export.
+func (v VIP) Federated() bool { return v.Owner.Cluster == "" }
 
 // Health is what a consumer should think of an endpoint.
 type Health uint8
@@ -207,7 +247,7 @@ type Endpoint struct {
 	Ports []Port
 	// Priority is 0 for the first choice; priorities of a set have no gaps.
 	Priority uint32
-	// Weight is relative to the endpoints of the same priority, at least 1.
+	// Weight is the endpoint's share of the traffic of its priority, relative to the others there; at least 1.
 	Weight uint32
 	Health Health
 	// Reason says why Health is what it is; see the constants of package failover.

@@ -10,11 +10,14 @@ import (
 
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/federation/failover"
+	"github.com/tailgate-project/tailgate/federation/policy"
 )
 
 var (
 	start  = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	policy = failover.Policy{Grace: 5 * time.Second, FailbackDelay: 10 * time.Second, Fresh: 3 * time.Second, FreshVIP: 15 * time.Second}
+	config = failover.Config{Fresh: 3 * time.Second, FreshVIP: 15 * time.Second}
+	times  = policy.Times{Grace: 5 * time.Second, FailbackDelay: 10 * time.Second, Hold: 10 * time.Second}
+	only   = policy.NewSet(policy.Policy{MinHealthy: 50, Times: times}, nil)
 	webapp = federation.Service("default", "webapp")
 	c2     = federation.ExportKey{Cluster: "c2", Service: webapp}
 	c3     = federation.ExportKey{Cluster: "c3", Service: webapp}
@@ -28,18 +31,20 @@ type bench struct {
 	decisions []string
 }
 
-func newBench(t *testing.T) *bench { return &bench{T: t, state: failover.New(policy), now: start} }
+func newBench(t *testing.T) *bench {
+	return &bench{T: t, state: failover.New(config, only), now: start}
+}
 
 func (b *bench) do(e failover.Event) {
 	b.Helper()
 	tr := b.state.Plan(e, b.now)
-	b.state.Apply(tr, b.now)
+	b.state.Apply(tr)
 	for _, d := range tr.Decisions {
 		who := string(d.Consumer)
 		if who == "" {
 			who = "all"
 		}
-		b.decisions = append(b.decisions, fmt.Sprintf("+%v %s for %s: %v %s", d.At.Sub(start), d.Export.Cluster, who, d.To, d.Reason))
+		b.decisions = append(b.decisions, fmt.Sprintf("+%v %s for %s: %v %s", d.At.Sub(start), d.Subject.Cluster, who, d.To, d.Reason))
 	}
 }
 
@@ -186,7 +191,11 @@ func TestAnIsolatedObserverEvictsNobody(t *testing.T) {
 	b := newBench(t)
 	b.export(c2, 1)
 	b.export(c3, 1)
-	b.keep(10*time.Second, sees("c1", "c2", false), sees("c1", "c3", false))
+	b.see("c1", "c2", true)
+	b.see("c1", "c3", true)
+	b.see("c4", "c2", true)
+	b.see("c4", "c3", true)
+	b.keep(10*time.Second, sees("c1", "c2", false), sees("c1", "c3", false), sees("c4", "c2", true), sees("c4", "c3", true))
 	b.wantVerdict(c2, "c4", federation.Healthy, failover.Serving)
 	b.wantVerdict(c3, "c4", federation.Healthy, failover.Serving)
 	b.wantVerdict(c2, "c1", federation.Unhealthy, failover.UnreachableByObserver)
@@ -249,22 +258,26 @@ func TestRestoreSaysWhatWasSaid(t *testing.T) {
 	b.see("c3", "c2", true)
 	b.see("c4", "c2", true)
 	tr := b.state.Plan(failover.Observed{Observer: "c1", Target: federation.Target{Cluster: "c2"}, At: b.now}, b.now)
-	saved := tr.Save()[c2]
-	if saved == nil {
+	_, clusters := tr.Save()
+	if clusters["c2"] == nil {
 		t.Fatal("nothing to save")
 	}
 	r := newBench(t)
-	r.state.Restore(*saved, r.now)
+	r.state.Restore(failover.Saved{Export: federation.Export{Key: c2, Ready: 1}}, r.now)
+	r.state.RestoreCluster(*clusters["c2"], r.now)
 	r.wantVerdict(c2, "c1", federation.Unhealthy, failover.UnreachableByObserver)
 	r.wantVerdict(c2, "c3", federation.Healthy, failover.Serving)
-	r.until(9 * time.Second)
+	r.until(time.Minute)
+	r.wantVerdict(c2, "c1", federation.Unhealthy, failover.UnreachableByObserver) // silence is no evidence
+	r.do(failover.LinkChanged{Cluster: "c2", Up: true})
+	r.until(69 * time.Second)
 	r.wantVerdict(c2, "c1", federation.Unhealthy, failover.UnreachableByObserver)
-	r.until(10 * time.Second)
+	r.until(70 * time.Second)
 	r.wantVerdict(c2, "c1", federation.Healthy, failover.Serving)
 }
 
-// FuzzLaws plays random events and checks the laws: what is planned is what applies; without a decision no verdict
-// changes; an export comes back at most once per failback delay; a repeated plan says the same.
+// FuzzLaws plays random events and checks the laws: planning changes nothing and says the same twice; no verdict
+// changes without being told; a subject comes back at most once per hold time; the journal, replayed, decides the same.
 func FuzzLaws(f *testing.F) {
 	for seed := range uint64(16) {
 		f.Add(seed)
@@ -274,11 +287,15 @@ func FuzzLaws(f *testing.F) {
 		b := newBench(t)
 		clusters := []federation.ClusterID{"c1", "c2", "c3", "c4"}
 		keys := []federation.ExportKey{c2, c3}
-		up := map[federation.ExportKey]time.Time{}
+		type subject struct {
+			federation.Target
+			consumer federation.ClusterID
+		}
+		back := map[subject]time.Time{}
 		pick := func() federation.ClusterID { return clusters[rnd.IntN(len(clusters))] }
 		for range 300 {
 			var e failover.Event
-			switch rnd.IntN(8) {
+			switch rnd.IntN(10) {
 			case 0:
 				e = failover.ExportChanged{Export: federation.Export{Key: keys[rnd.IntN(2)], Ready: rnd.IntN(3)}}
 			case 1:
@@ -288,6 +305,9 @@ func FuzzLaws(f *testing.F) {
 			case 3:
 				b.until(b.now.Sub(start) + time.Duration(rnd.IntN(4000))*time.Millisecond)
 				e = failover.Tick{}
+			case 4:
+				at := b.now.Add(-time.Duration(rnd.IntN(1000)) * time.Millisecond)
+				e = failover.Observed{Observer: pick(), Target: federation.Target{Cluster: pick(), Service: webapp}, Reachable: rnd.IntN(3) > 0, At: at}
 			default:
 				at := b.now.Add(-time.Duration(rnd.IntN(1000)) * time.Millisecond)
 				e = failover.Observed{Observer: pick(), Target: federation.Target{Cluster: pick()}, Reachable: rnd.IntN(3) > 0, At: at}
@@ -296,27 +316,35 @@ func FuzzLaws(f *testing.F) {
 			if d := cmp.Diff(first.Decisions, again.Decisions); d != "" {
 				t.Fatalf("planning twice differs:\n%s", d)
 			}
+			if err := failover.ReplayAll(failover.Table(), first.Decisions); err != nil {
+				t.Fatal(err)
+			}
 			before := map[federation.ExportKey]failover.Verdict{}
 			for _, k := range keys {
-				before[k], _ = b.state.Verdict(k, "nobody")
+				before[k], _ = b.state.Verdict(k, "c1")
 			}
-			b.state.Apply(first, b.now)
-			decided := map[federation.ExportKey]bool{}
+			b.state.Apply(first)
+			touched := map[federation.ExportKey]bool{}
+			for _, s := range first.Touched {
+				for _, k := range keys {
+					if s.Cluster == k.Cluster && (s.Service == k.Service || s.Service == federation.ServiceID{}) {
+						touched[k] = true
+					}
+				}
+			}
 			for _, d := range first.Decisions {
-				if d.Consumer != "" {
-					continue
+				s := subject{d.Subject, d.Consumer}
+				if last, ok := back[s]; ok && d.To == federation.Healthy && b.now.Sub(last) < times.Hold {
+					t.Fatalf("%v came back twice within %v", s, b.now.Sub(last))
 				}
-				decided[d.Export] = true
-				if last, ok := up[d.Export]; ok && d.To == federation.Healthy && b.now.Sub(last) < policy.FailbackDelay {
-					t.Fatalf("%s came back twice within %v", d.Export, b.now.Sub(last))
-				}
-				if d.To == federation.Healthy {
-					up[d.Export] = b.now
+				if d.To == federation.Healthy && !d.Inputs.New {
+					back[s] = b.now
 				}
 			}
 			for _, k := range keys {
-				if after, _ := b.state.Verdict(k, "nobody"); after.Health != before[k].Health && !decided[k] {
-					t.Fatalf("%s went from %v to %v without a decision", k, before[k].Health, after.Health)
+				after, _ := b.state.Verdict(k, "c1")
+				if (after.Health != before[k].Health || after.Share != before[k].Share || after.Stale != before[k].Stale) && !touched[k] {
+					t.Fatalf("%s went from %+v to %+v in silence", k, before[k], after)
 				}
 			}
 		}

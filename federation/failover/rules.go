@@ -1,123 +1,77 @@
 package failover
 
-import (
-	"time"
+import "time"
 
-	"github.com/tailgate-project/tailgate/federation"
-)
-
-// everybody stands for all consumers where one could be named.
-const everybody federation.ClusterID = ""
-
-// opinion is what the inputs say of an export at one moment, before any delay.
-type opinion struct {
-	down   bool
-	reason Reason
-	stale  bool
+// Opinion is what the inputs say of a subject at one moment, before any delay.
+type Opinion struct {
+	Down   bool
+	Reason Reason
+	// Stale says that the control view is lost and the subject serves all the same.
+	Stale bool
 }
 
-// rule looks at the inputs and has an opinion, or none.
-type rule func(Inputs, Policy) (opinion, bool)
+// Rule looks at the inputs and has an opinion, or none.
+type Rule func(Inputs) (Opinion, bool)
 
-// rules are asked in this order; the first that has an opinion is followed. The last one always has.
-var rules = []rule{
-	noneReady,
-	unreachableByQuorum,
-	controlLostUnreachable,
-	controlLostUnobserved,
-	serves,
+// Table returns the rules in the order in which they are asked: the first that has an opinion is followed. A subject
+// of which no rule has an opinion serves.
+func Table() []Rule {
+	return []Rule{Emptied, NoneReady, Unreachable, LostAndUnreachable, LostAndUnobserved, LostButServing}
 }
 
-// decide asks the rules.
-func decide(in Inputs, p Policy) opinion {
+// judge asks the rules.
+func judge(rules []Rule, in Inputs) Opinion {
 	for _, r := range rules {
-		if o, ok := r(in, p); ok {
+		if o, ok := r(in); ok {
 			return o
 		}
 	}
-	return opinion{reason: Serving}
+	return Opinion{Reason: Serving}
 }
 
-func noneReady(in Inputs, _ Policy) (opinion, bool) {
-	return opinion{down: true, reason: NoReadyEndpoints}, in.Ready == 0
+// Emptied holds when a drain has come to its end.
+func Emptied(in Inputs) (Opinion, bool) {
+	return Opinion{Down: true, Reason: Drained}, in.Mode == Drain && in.ModeFor >= in.Ramp
 }
 
-func unreachableByQuorum(in Inputs, _ Policy) (opinion, bool) {
-	bad, all := count(in.Votes)
-	return opinion{down: true, reason: UnreachableByQuorum}, all > 0 && bad >= all/2+1
+// NoneReady holds for an export that its member's API server calls unready, whatever anybody reaches.
+func NoneReady(in Inputs) (Opinion, bool) {
+	return Opinion{Down: true, Reason: NoReadyEndpoints}, in.Ready == 0
 }
 
-// controlLostUnreachable needs the grace time although an observer has spoken: a lost link and one failing observer
-// may be one cut wire.
-func controlLostUnreachable(in Inputs, p Policy) (opinion, bool) {
-	bad, _ := count(in.Votes)
-	return opinion{down: true, reason: ControlLostUnreachable}, bad > 0 && max(in.LinkLost, in.APILost) >= p.Grace
+// Unreachable holds when most of the observers whose votes count do not reach the subject.
+func Unreachable(in Inputs) (Opinion, bool) {
+	all := in.Votes.Reach + in.Votes.Fail
+	return Opinion{Down: true, Reason: UnreachableByQuorum}, all > 0 && in.Votes.Fail >= all/2+1
 }
 
-func controlLostUnobserved(in Inputs, p Policy) (opinion, bool) {
-	_, all := count(in.Votes)
-	return opinion{down: true, reason: ControlLostUnobserved}, all == 0 && in.LinkLost >= p.Grace
+// LostAndUnreachable needs the grace time although an observer has spoken: a lost link and one failing observer may be
+// one cut wire.
+func LostAndUnreachable(in Inputs) (Opinion, bool) {
+	return Opinion{Down: true, Reason: ControlLostUnreachable}, in.Votes.Fail > 0 && max(in.LinkLost, in.APILost) >= in.Times.Grace
 }
 
-func serves(in Inputs, _ Policy) (opinion, bool) {
-	if in.LinkLost >= 0 || in.APILost >= 0 {
-		return opinion{reason: ServingStale, stale: true}, true
-	}
-	return opinion{reason: Serving}, true
+// LostAndUnobserved holds for a cluster whose link is lost for the grace time and that nobody observes. A lost API
+// server alone evicts nobody: its workloads go on.
+func LostAndUnobserved(in Inputs) (Opinion, bool) {
+	unobserved := in.Ready == notAnExport && in.Votes.Reach+in.Votes.Fail == 0
+	return Opinion{Down: true, Reason: ControlLostUnobserved}, unobserved && in.LinkLost >= in.Times.Grace
 }
 
-// blind returns the consumers whose own observer does not reach the export. Their vote may not count against others,
-// it counts for themselves.
-func blind(votes []Vote) []federation.ClusterID {
-	var out []federation.ClusterID
-	for _, v := range votes {
-		if !v.Reachable {
-			out = append(out, v.Observer)
-		}
-	}
-	return out
+// LostButServing holds when the control view is lost and nothing says that the subject is down.
+func LostButServing(in Inputs) (Opinion, bool) {
+	return Opinion{Reason: ServingStale, Stale: true}, in.LinkLost >= 0 || in.APILost >= 0
 }
 
-// count returns how many of the votes that count say unreachable, and how many count.
-func count(votes []Vote) (bad, all int) {
-	for _, v := range votes {
-		switch {
-		case v.Doubtful:
-		case v.Reachable:
-			all++
-		default:
-			all, bad = all+1, bad+1
-		}
-	}
-	return bad, all
-}
+const (
+	// notAnExport is [Inputs.Ready] of a whole cluster.
+	notAnExport = -1
+	// notLost and neverHeard are [Inputs.LinkLost] and APILost of a signal that is there, and of one that a hub that
+	// has just started has not heard of yet.
+	notLost    time.Duration = -1
+	neverHeard time.Duration = -2
+)
 
-// cell is the delayed state of an export for one consumer or for everybody. The zero value serves.
-type cell struct {
-	down   bool
-	reason Reason
-	since  time.Time
-	// goodSince is when a cell that is down began to look good again; zero while it does not.
-	goodSince time.Time
-}
-
-// next moves a cell: down at once, up only after it was good for the failback delay without a break.
-func (c cell) next(down bool, reason Reason, now time.Time, p Policy) cell {
-	switch {
-	case down && c.down:
-		c.reason, c.goodSince = reason, time.Time{}
-	case down:
-		c = cell{down: true, reason: reason, since: now}
-	case c.down && c.goodSince.IsZero():
-		c.goodSince = now
-	}
-	if !down && c.down && !now.Before(c.goodSince.Add(p.FailbackDelay)) {
-		c = cell{since: now}
-	}
-	return c
-}
-
-// deadline returns when next would move the cell by time alone.
-func (c cell) deadline(p Policy) (time.Time, bool) {
-	return c.goodSince.Add(p.FailbackDelay), c.down && !c.goodSince.IsZero()
-}
+// evidence reports whether something says that the subject is there. A cell that is down does not recover on silence:
+// a hub that restarts would take the dead for living until somebody tells it otherwise.
+func (in Inputs) evidence() bool { return in.LinkLost == notLost || in.Reached || in.Votes.Reach > 0 }

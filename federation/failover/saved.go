@@ -1,8 +1,6 @@
 package failover
 
 import (
-	"cmp"
-	"slices"
 	"time"
 
 	"github.com/tailgate-project/tailgate/federation"
@@ -12,62 +10,98 @@ import (
 // before. Links and observations are not part of it; they are heard anew.
 type Saved struct {
 	Export federation.Export
-	Down   []SavedDown // sorted by consumer
+	SavedSubject
 }
 
-// SavedDown is one consumer for whom, or with an empty id all for whom, the export is down.
-type SavedDown struct {
-	Consumer  federation.ClusterID
-	Reason    Reason
-	Since     time.Time
-	GoodSince time.Time
+// SavedCluster is the part of a cluster's state that outlives the hub.
+type SavedCluster struct {
+	Cluster federation.ClusterID
+	SavedSubject
 }
 
-// Save returns the states of the exports that the transition changes, nil for those that it removes.
-func (t Transition) Save() map[federation.ExportKey]*Saved {
-	out := make(map[federation.ExportKey]*Saved, len(t.Touched))
-	for _, k := range t.Touched {
-		x := t.exports[k]
-		if x == nil {
-			out[k] = nil
-			continue
-		}
-		s := Saved{Export: x.spec}
-		for c, cl := range x.cells {
-			if cl.down {
-				s.Down = append(s.Down, SavedDown{Consumer: c, Reason: cl.reason, Since: cl.since, GoodSince: cl.goodSince})
+// SavedSubject is what both have: the cells that are not at rest, and what an operator wants.
+type SavedSubject struct {
+	// Cells are sorted by consumer; the one of an empty consumer is everybody's.
+	Cells []SavedCell `json:",omitempty"`
+	// Mode, ModeSince and ModeRamp are what an operator wants, since when, and over how long it drains.
+	Mode      Mode          `json:",omitempty"`
+	ModeSince time.Time     `json:",omitzero"`
+	ModeRamp  time.Duration `json:",omitempty"`
+}
+
+// SavedCell is a cell that is down, or that was not long ago.
+type SavedCell struct {
+	Consumer federation.ClusterID `json:",omitempty"`
+	Cell
+}
+
+// Save returns the states to keep of what the transition changes, nil for what it removes.
+func (t Transition) Save() (map[federation.ExportKey]*Saved, map[federation.ClusterID]*SavedCluster) {
+	exports, clusters := map[federation.ExportKey]*Saved{}, map[federation.ClusterID]*SavedCluster{}
+	for subject := range t.saved {
+		k := key(subject)
+		switch {
+		case whole(subject) && t.facts[subject.Cluster] == nil:
+			clusters[subject.Cluster] = nil
+		case whole(subject):
+			clusters[subject.Cluster] = &SavedCluster{Cluster: subject.Cluster, SavedSubject: t.facts[subject.Cluster].subject.save()}
+		case t.exports[k] == nil:
+			exports[k] = nil
+		default:
+			saved := &Saved{Export: t.exports[k].spec}
+			if sub := t.exports[k].subject; sub != nil {
+				saved.SavedSubject = sub.save()
 			}
+			exports[k] = saved
 		}
-		slices.SortFunc(s.Down, func(a, b SavedDown) int { return cmp.Compare(a.Consumer, b.Consumer) })
-		out[k] = &s
+	}
+	return exports, clusters
+}
+
+func (s *subject) save() SavedSubject {
+	out := SavedSubject{Mode: s.mode, ModeSince: s.since, ModeRamp: s.ramp}
+	for _, c := range s.cells {
+		out.Cells = append(out.Cells, SavedCell{Consumer: c.consumer, Cell: c.Cell})
 	}
 	return out
 }
 
 // Restore puts a saved export back, as it was.
 func (s *State) Restore(saved Saved, now time.Time) {
-	x := export{spec: saved.Export, cells: map[federation.ClusterID]cell{everybody: {}}, due: now}
-	for _, d := range saved.Down {
-		x.cells[d.Consumer] = cell{down: true, reason: d.Reason, since: d.Since, goodSince: d.GoodSince}
+	k := saved.Export.Key
+	x := &export{spec: saved.Export}
+	cl := s.member(k.Cluster)
+	cl.put(k.Service, x)
+	if sub := s.restored(target(k), saved.SavedSubject, now); !sub.resting() {
+		x.subject = sub
+		cl.put(k.Service, x)
+		s.timers.set(target(k), now)
 	}
-	s.keep(saved.Export.Key, x)
 }
 
-// Export returns an export as its member last offered it.
-func (s *State) Export(k federation.ExportKey) (federation.Export, bool) {
-	x, ok := s.exports[k]
-	return x.spec, ok
+// RestoreCluster puts a saved cluster back, as it was.
+func (s *State) RestoreCluster(saved SavedCluster, now time.Time) {
+	t := federation.Target{Cluster: saved.Cluster}
+	s.member(saved.Cluster).facts = &facts{subject: *s.restored(t, saved.SavedSubject, now)}
+	s.timers.set(t, now)
 }
 
-// Exports returns the keys of a cluster's exports, sorted.
-func (s *State) Exports(c federation.ClusterID) []federation.ExportKey {
-	out := make([]federation.ExportKey, 0, len(s.byCluster[c]))
-	for k := range s.byCluster[c] {
-		out = append(out, k)
+func (s *State) member(c federation.ClusterID) *cluster {
+	if s.clusters[c] == nil {
+		s.clusters[c] = newCluster(&facts{})
 	}
-	slices.SortFunc(out, federation.ExportKey.Compare)
-	return out
+	return s.clusters[c]
 }
 
-// CountExports returns how many exports a cluster has.
-func (s *State) CountExports(c federation.ClusterID) int { return len(s.byCluster[c]) }
+// restored returns the subject with the shares that it has now, as if the hub had never been away.
+func (s *State) restored(t federation.Target, saved SavedSubject, now time.Time) *subject {
+	d := s.draft(now)
+	sub := &subject{mode: saved.Mode, since: saved.ModeSince, ramp: saved.ModeRamp, share: 100}
+	in := Inputs{Mode: sub.mode, Ramp: sub.ramp, ModeFor: now.Sub(sub.since)}
+	sub.share = drainShare(in)
+	for _, c := range saved.Cells {
+		in.Times = d.times(t, c.Consumer)
+		sub.cells = append(sub.cells, consumerCell{consumer: c.Consumer, Cell: c.Cell, share: c.share(in, now)})
+	}
+	return sub
+}

@@ -3,27 +3,28 @@ package failover
 import (
 	"cmp"
 	"container/heap"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/tailgate-project/tailgate/federation"
 )
 
-// timers know when which export is due. An export has one time; setting a new one leaves the old one in the heap,
+// timers know when which subject is due. A subject has one time; setting a new one leaves the old one in the heap,
 // where it is passed over.
 type timers struct {
 	heap timerHeap
-	at   map[federation.ExportKey]time.Time
+	at   map[federation.Target]time.Time
 }
 
 type timer struct {
 	at  time.Time
-	key federation.ExportKey
+	key federation.Target
 }
 
-func (t *timers) set(k federation.ExportKey, at time.Time) {
+func (t *timers) set(k federation.Target, at time.Time) {
 	if t.at == nil {
-		t.at = map[federation.ExportKey]time.Time{}
+		t.at = map[federation.Target]time.Time{}
 	}
 	if at.IsZero() {
 		delete(t.at, k)
@@ -35,6 +36,8 @@ func (t *timers) set(k federation.ExportKey, at time.Time) {
 	t.at[k] = at
 	heap.Push(&t.heap, timer{at: at, key: k})
 }
+
+func (t *timers) clone() timers { return timers{heap: slices.Clone(t.heap), at: maps.Clone(t.at)} }
 
 // next returns the earliest time.
 func (t *timers) next() (time.Time, bool) {
@@ -48,9 +51,9 @@ func (t *timers) next() (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// due returns the exports whose time has come. They stay due until they are given another time.
-func (t *timers) due(now time.Time) []federation.ExportKey {
-	var out []federation.ExportKey
+// due returns the subjects whose time has come. They stay due until they are given another time.
+func (t *timers) due(now time.Time) []federation.Target {
+	var out []federation.Target
 	var back []timer
 	for {
 		at, ok := t.next()
@@ -63,7 +66,7 @@ func (t *timers) due(now time.Time) []federation.ExportKey {
 	for _, b := range back {
 		heap.Push(&t.heap, b)
 	}
-	slices.SortFunc(out, federation.ExportKey.Compare)
+	slices.SortFunc(out, federation.Target.Compare)
 	return slices.Compact(out) // a time that was set, changed and set again stands in the heap twice
 }
 
@@ -80,8 +83,4 @@ func (h *timerHeap) Pop() any {
 	last := old[len(old)-1]
 	*h = old[:len(old)-1]
 	return last
-}
-
-func compareDecisions(a, b Decision) int {
-	return cmp.Or(a.Export.Compare(b.Export), cmp.Compare(a.Consumer, b.Consumer))
 }
