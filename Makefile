@@ -18,6 +18,10 @@ TEST_FLAGS ?= -race -shuffle=on -timeout=20m
 PACKAGES ?= ./...
 FUZZ_TIME ?= 30s
 
+# The simulation's seeds: how many, from which on.
+SEEDS ?= 200
+SEED0 ?= 1
+
 ##@ General
 
 .PHONY: help
@@ -104,6 +108,10 @@ fuzz: ## Fuzz every fuzz test for FUZZ_TIME (30s) each
 			$(GO) test "$$package" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZ_TIME) </dev/null; \
 		done; \
 	done
+
+.PHONY: sim
+sim: ## Simulate SEEDS (200) federations with faults, from SEED0 on, and check the invariants; failing seeds are shrunk
+	@$(GO) run ./federation/sim/cmd/sim -seeds $(SEEDS) -seed0 $(SEED0)
 
 .PHONY: bench
 bench: assets programs ## Measure an endpoint's way to another cluster's Envoy; JSON lines, each beside its baseline

@@ -62,6 +62,22 @@ func TestRulesBite(t *testing.T) {
 			rule: "core imports",
 			tree: map[string]string{"federation/vip/vip_test.go": `package vip_test; import "os"`},
 		},
+		"simulation-draws-from-a-seed": {
+			rule: "core imports",
+			tree: map[string]string{"federation/sim/world.go": `package sim; import "math/rand/v2"`},
+		},
+		"simulation-is-core-otherwise": {
+			rule: "core imports",
+			tree: map[string]string{"federation/sim/world.go": `package sim; import ("math/rand"; "sync")`},
+			want: []string{
+				"federation/sim imports math/rand: not allowed in the core",
+				"federation/sim imports sync: not allowed in the core",
+			},
+		},
+		"simulation-command-is-not-core": {
+			rule: "core imports",
+			tree: map[string]string{"federation/sim/cmd/sim/main.go": `package main; import ("flag"; "os"; "sync")`},
+		},
 		"core-foreign-through-netipx": {
 			rule: "core dependencies",
 			tree: map[string]string{

@@ -1,4 +1,4 @@
-// Package hub is the hub's loop: one goroutine that owns the registry of VIPs and the failover decisions.
+// Package hub is the hub's loop: one goroutine that owns the coordinator, the pure part that decides.
 //
 // The loop takes an event, plans what it changes, commits that to the store in one transaction, applies it, and
 // publishes what each member should now know. Nobody hears of what is not stored. Reading the members' clusters,
@@ -17,21 +17,19 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tailgate-project/tailgate/federation"
-	"github.com/tailgate-project/tailgate/federation/failover"
-	"github.com/tailgate-project/tailgate/federation/vip"
-	"github.com/tailgate-project/tailgate/hub/store"
+	"github.com/tailgate-project/tailgate/federation/coordinator"
+	"github.com/tailgate-project/tailgate/federation/ledger"
 )
 
 // Store keeps the hub's state. Its errors are those of package store.
 type Store interface {
 	// Epoch is the fencing epoch under which this hub commits.
 	Epoch() uint64
-	Load(ctx context.Context) (store.State, error)
+	Load(ctx context.Context) (ledger.State, error)
 	// Commit stores all of the batch or nothing.
-	Commit(ctx context.Context, b store.Batch) error
-	// Journal returns up to limit records after a sequence number, oldest first, of one service or, if it is
-	// zero, of all.
-	Journal(ctx context.Context, after uint64, limit int, service federation.ServiceID) ([]store.Record, error)
+	Commit(ctx context.Context, b ledger.Batch) error
+	// Superseded waits until a newer epoch was taken, and fails then; it returns nil when ctx ends.
+	Superseded(ctx context.Context) error
 }
 
 // Provider makes VIPs real in a tailnet. The loop never waits for it.
@@ -46,20 +44,15 @@ type Provider interface {
 	Refusal(v federation.VIP, err error) (federation.Notice, bool)
 }
 
-// Config is what a hub needs. All fields but the times are required.
+// Config is what a hub needs. Store, Provider and Log are required.
 type Config struct {
 	Store    Store
 	Provider Provider
 	Log      *slog.Logger
 	// Now is the clock, time.Now by default.
 	Now func() time.Time
-	// Policy is failover's, [failover.DefaultPolicy] by default.
-	Policy failover.Policy
-	// Quarantine is how long the VIP of an export that went away is kept for it, 1 h by default.
-	Quarantine time.Duration
-	// StartupGrace is how long after its start the hub waits for the links of members that it knows, 30 s by
-	// default. Without it a hub that restarts would take everybody for lost.
-	StartupGrace time.Duration
+	// Decisions is what the coordinator goes by; its epoch is the store's. The quarantine is 1 h by default.
+	Decisions coordinator.Config
 }
 
 // Hub is the loop with its state.
@@ -72,98 +65,67 @@ type Hub struct {
 	// stored are the members that the store knew.
 	stored []federation.ClusterID
 
-	// The loop's own; nobody else touches them.
-	registry *vip.Registry
-	state    *failover.State
-	members  map[federation.ClusterID]store.Member
-	linked   map[federation.ClusterID]bool
+	// The loop's own; nobody else touches it.
+	core *coordinator.Coordinator
 }
 
-// New returns a hub with the state that its store holds.
+// event is what the loop takes in: an event of the coordinator, or a question about it.
+type event struct {
+	coordinator.Event
+	ask func(*coordinator.Coordinator)
+}
+
+// New returns a hub with the state that its store holds. A member that comes back hears what it heard before.
 func New(ctx context.Context, c Config) (*Hub, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	if c.Policy == (failover.Policy{}) {
-		c.Policy = failover.DefaultPolicy()
+	if c.Decisions.VIPs.Quarantine == 0 {
+		c.Decisions.VIPs.Quarantine = time.Hour
 	}
-	if c.Quarantine == 0 {
-		c.Quarantine = time.Hour
-	}
-	if c.StartupGrace == 0 {
-		c.StartupGrace = 30 * time.Second
-	}
-	h := &Hub{
-		Config:   c,
-		epoch:    c.Store.Epoch(),
-		inbox:    make(chan event),
-		board:    newBoard(),
-		registry: vip.New(c.Quarantine),
-		state:    failover.New(c.Policy),
-		members:  map[federation.ClusterID]store.Member{},
-		linked:   map[federation.ClusterID]bool{},
-	}
-	h.prov = newProvisioner(c.Provider, c.Log, h.send)
-	return h, h.load(ctx)
-}
-
-// load takes over what the store holds, and publishes it: a member that comes back hears what it heard before.
-func (h *Hub) load(ctx context.Context) error {
-	s, err := h.Store.Load(ctx)
+	h := &Hub{Config: c, epoch: c.Store.Epoch(), inbox: make(chan event), board: newBoard()}
+	h.prov = newProvisioner(h)
+	kept, err := c.Store.Load(ctx)
 	if err != nil {
-		return fmt.Errorf("load the store: %w", err)
+		return nil, fmt.Errorf("load the store: %w", err)
 	}
-	for _, e := range s.VIPs {
-		h.registry.Apply([]vip.Change{{Entry: e}})
+	c.Decisions.VIPs.Epoch = h.epoch
+	if h.core, err = coordinator.New(c.Decisions, kept, c.Now()); err != nil {
+		return nil, err
 	}
-	if errs := h.registry.Check(); len(errs) > 0 {
-		return fmt.Errorf("the stored registry of VIPs is broken, restore a backup: %w", errors.Join(errs...))
-	}
-	now := h.Now()
-	for _, x := range s.Exports {
-		h.state.Restore(x, now)
-	}
-	for _, m := range s.Members {
-		h.members[m.Cluster] = m
-		h.stored = append(h.stored, m.Cluster)
-	}
-	for _, e := range h.registry.Entries() {
-		h.prov.want(e)
-	}
-	h.publishAll()
-	return nil
+	h.stored = h.core.Members()
+	h.publish(h.core.Everything())
+	return h, nil
 }
 
 // Epoch returns the fencing epoch of this hub.
 func (h *Hub) Epoch() uint64 { return h.epoch }
 
-// Run runs the loop and the provisioning of VIPs until ctx ends or the store fails.
+// Members returns the members that the store knew when the hub started, sorted.
+func (h *Hub) Members() []federation.ClusterID { return h.stored }
+
+// Run runs the loop and the provisioning of VIPs until ctx ends, the store fails or another hub takes over.
 func (h *Hub) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.prov.adopt(ctx) })
 	g.Go(func() error { return h.prov.run(ctx) })
 	g.Go(func() error { return h.loop(ctx) })
+	g.Go(func() error { return h.Store.Superseded(ctx) })
 	return g.Wait()
 }
 
 func (h *Hub) loop(ctx context.Context) error {
-	grace := time.NewTimer(h.StartupGrace)
-	defer grace.Stop()
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	for {
-		var err error
+		e := event{Event: coordinator.Tick{}}
 		select {
 		case <-ctx.Done():
 			return nil
-		case e := <-h.inbox:
-			err = h.handle(ctx, e)
+		case e = <-h.inbox:
 		case <-tick.C:
-			err = h.tick(ctx)
-		case <-grace.C:
-			err = h.missing(ctx)
 		}
-		if err != nil {
+		if err := h.handle(ctx, e); err != nil {
 			return err
 		}
 		tick.Reset(h.untilDeadline())
@@ -172,38 +134,59 @@ func (h *Hub) loop(ctx context.Context) error {
 
 // untilDeadline returns how long until time alone changes something, an hour at most.
 func (h *Hub) untilDeadline() time.Duration {
-	now, wait := h.Now(), time.Hour
-	if at, ok := h.state.Deadline(); ok {
-		wait = min(wait, at.Sub(now))
-	}
-	if at, ok := h.registry.Deadline(); ok {
-		wait = min(wait, at.Sub(now))
+	wait := time.Hour
+	if at, ok := h.core.Deadline(); ok {
+		wait = min(wait, at.Sub(h.Now()))
 	}
 	return max(wait, time.Millisecond)
 }
 
-func (h *Hub) tick(ctx context.Context) error {
-	now := h.Now()
-	for _, c := range h.registry.PlanExpire(now) {
-		h.prov.release(c.Entry)
+// handle plans, commits, applies and publishes one event. Its error is the store's: the hub cannot go on.
+func (h *Hub) handle(ctx context.Context, e event) error {
+	if e.ask != nil {
+		e.ask(h.core)
+		return nil
 	}
-	return h.handle(ctx, decided{failover.Tick{}})
-}
-
-// missing counts the links that did not come back after a start as lost.
-func (h *Hub) missing(ctx context.Context) error {
-	for id := range h.members {
-		if !h.linked[id] {
-			if err := h.handle(ctx, decided{failover.LinkChanged{Cluster: id}}); err != nil {
-				return err
+	s := h.core.Plan(e.Event, h.Now())
+	if !s.Batch.Empty() {
+		if err := h.Store.Commit(ctx, s.Batch); err != nil {
+			if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+				return nil
 			}
+			return fmt.Errorf("store decisions: %w", err)
 		}
 	}
+	h.log(s)
+	h.publish(h.core.Apply(s))
 	return nil
 }
 
+func (h *Hub) log(s coordinator.Step) {
+	for _, err := range s.Problems {
+		h.Log.Warn("refused", "err", err)
+	}
+	for _, d := range s.Batch.Journal {
+		h.Log.Info("decision", "subject", d.Subject.String(), "consumer", string(d.Consumer), "from", d.From.String(), "to", d.To.String(), "reason", string(d.Reason))
+	}
+}
+
+// publish tells the members and the tailnet what follows from a step.
+func (h *Hub) publish(e coordinator.Effects) {
+	for c, changes := range e.Views {
+		h.board.edit(c, changes)
+	}
+	for _, c := range e.Gone {
+		h.board.forget(c)
+	}
+	h.prov.add(e)
+}
+
 // send gives an event to the loop.
-func (h *Hub) send(ctx context.Context, e event) error {
+func (h *Hub) send(ctx context.Context, e coordinator.Event) error {
+	return h.put(ctx, event{Event: e})
+}
+
+func (h *Hub) put(ctx context.Context, e event) error {
 	select {
 	case h.inbox <- e:
 		return nil

@@ -16,9 +16,9 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/ledger"
 	"github.com/tailgate-project/tailgate/federation/linkstate"
 	"github.com/tailgate-project/tailgate/hub"
-	"github.com/tailgate-project/tailgate/hub/store"
 	"github.com/tailgate-project/tailgate/hub/store/bolt"
 )
 
@@ -101,6 +101,7 @@ func pass(d time.Duration) {
 type rig struct {
 	*testing.T
 	*hub.Hub
+	db       *bolt.DB
 	path     string
 	provider *tailnet
 	stop     func()
@@ -120,13 +121,13 @@ func start(t *testing.T, path string, p *tailnet) *rig {
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()
 	var once sync.Once
-	r := &rig{T: t, Hub: h, path: path, provider: p, stop: func() {
+	r := &rig{T: t, Hub: h, db: db, path: path, provider: p, stop: func() {
 		once.Do(func() {
 			cancel()
 			if err := <-done; err != nil {
 				t.Errorf("Run: %v", err)
 			}
-			if err := errors.Join(db.Check(), db.Close()); err != nil {
+			if err := errors.Join(db.Check(context.WithoutCancel(ctx)), db.Close()); err != nil {
 				t.Error(err)
 			}
 		})
@@ -147,9 +148,9 @@ func (r *rig) members(ids ...federation.ClusterID) {
 	r.Helper()
 	for _, c := range ids {
 		r.must(r.Joined(r.Context(), c, federation.Locality{}))
-		r.must(r.Interest(r.Context(), c, store.Interest{All: true}))
+		r.must(r.Interest(r.Context(), c, federation.Interest{All: true}))
 		r.must(r.LinkState(r.Context(), c, true))
-		r.must(r.Hosts(r.Context(), c, []store.Host{{NodeID: "n" + string(c), Addr: "100.64.0.9:9440"}}))
+		r.must(r.Hosts(r.Context(), c, []ledger.Host{{NodeID: "n" + string(c), Addr: "100.64.0.9:9440"}}))
 	}
 }
 
@@ -375,7 +376,7 @@ func TestTheJournalTellsWhy(t *testing.T) {
 		r.export("cluster2", 1)
 		r.must(r.Observed(t.Context(), "cluster1", federation.Target{Cluster: "cluster2"}, false, 100*time.Millisecond))
 		synctest.Wait()
-		records, err := r.Store.Journal(t.Context(), 0, 10, webapp)
+		records, err := r.db.Journal(t.Context(), 0, 10, webapp)
 		r.must(err)
 		var got []string
 		for _, x := range records {
@@ -385,7 +386,7 @@ func TestTheJournalTellsWhy(t *testing.T) {
 		if d := cmp.Diff(want, got); d != "" {
 			t.Errorf("journal (-want +got)\n%s", d)
 		}
-		if v := records[1].Inputs.Votes; len(v) != 1 || v[0].Observer != "cluster1" || v[0].Age != 100*time.Millisecond {
+		if v := records[1].Inputs.Votes; v.Fail != 1 || v.Reach != 0 || !slices.Equal(v.Failing, []federation.ClusterID{"cluster1"}) {
 			t.Errorf("inputs %+v", records[1].Inputs)
 		}
 	})

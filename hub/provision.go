@@ -3,71 +3,54 @@ package hub
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
-	"github.com/tailgate-project/tailgate/federation/vip"
-)
-
-// The delays between tries of one VIP; the provider's own rate limit stands below them.
-const (
-	firstRetry = 500 * time.Millisecond
-	lastRetry  = time.Minute
+	"github.com/tailgate-project/tailgate/federation/coordinator"
 )
 
 // provisioner makes the registry's VIPs real, one after the other, without the loop ever waiting for the tailnet.
 type provisioner struct {
 	provider Provider
 	log      *slog.Logger
-	tell     func(context.Context, event) error
+	now      func() time.Time
+	tell     func(context.Context, coordinator.Event) error
 	wake     chan struct{}
 
 	mu    sync.Mutex
-	tasks map[string]*task // by service name
+	queue *coordinator.Queue
 }
 
-// task is a VIP that is not yet as it should be.
-type task struct {
-	entry  vip.Entry
-	remove bool
-	tries  int
-	due    time.Time
+func newProvisioner(h *Hub) *provisioner {
+	return &provisioner{provider: h.Provider, log: h.Log, now: h.Now, tell: h.send, wake: make(chan struct{}, 1), queue: coordinator.NewQueue()}
 }
 
-func newProvisioner(p Provider, log *slog.Logger, tell func(context.Context, event) error) *provisioner {
-	return &provisioner{provider: p, log: log, tell: tell, wake: make(chan struct{}, 1), tasks: map[string]*task{}}
-}
-
-// want asks for a VIP as the registry has it. An entry that is released needs nothing until its quarantine ends.
-func (p *provisioner) want(e vip.Entry) {
-	if e.ReleasedAt.IsZero() {
-		p.put(&task{entry: e})
-	}
-}
-
-// release asks for a VIP's end.
-func (p *provisioner) release(e vip.Entry) { p.put(&task{entry: e, remove: true}) }
-
-func (p *provisioner) put(t *task) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if old, ok := p.tasks[t.entry.ServiceName]; ok && old.remove && t.remove {
+// add takes in what follows from a step.
+func (p *provisioner) add(e coordinator.Effects) {
+	if len(e.Ensure)+len(e.Delete) == 0 {
 		return
 	}
-	p.tasks[t.entry.ServiceName] = t
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queue.Add(e)
 	select {
 	case p.wake <- struct{}{}:
 	default:
 	}
 }
 
+// The delays between two lists of a tailnet that cannot be listed.
+const (
+	firstList = 500 * time.Millisecond
+	lastList  = time.Minute
+)
+
 // adopt tells the loop which VIPs the tailnets have already. It asks until all of them have said.
 func (p *provisioner) adopt(ctx context.Context) error {
-	for tries := 0; ; tries++ {
+	for wait := firstList; ; wait = min(2*wait, lastList) {
 		found, err := p.provider.ListVIPs(ctx)
 		for _, v := range found {
-			if err := p.tell(ctx, vipFound{v}); err != nil {
+			if err := p.tell(ctx, coordinator.VIPFound{VIP: v}); err != nil {
 				return nil // ctx ended
 			}
 		}
@@ -78,7 +61,7 @@ func (p *provisioner) adopt(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(backoff(tries)):
+		case <-time.After(wait):
 		}
 	}
 }
@@ -94,72 +77,53 @@ func (p *provisioner) run(ctx context.Context) error {
 		case <-p.wake:
 		case <-timer.C:
 		}
-		for t := p.next(); t != nil && ctx.Err() == nil; t = p.next() {
+		for t, ok := p.next(); ok && ctx.Err() == nil; t, ok = p.next() {
 			p.do(ctx, t)
 		}
 		timer.Reset(p.wait())
 	}
 }
 
-// next returns a task that is due, nil if none is.
-func (p *provisioner) next() *task {
+func (p *provisioner) next() (coordinator.Task, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
-	for _, t := range p.tasks {
-		if !t.due.After(now) {
-			return t
-		}
-	}
-	return nil
+	return p.queue.Next(p.now())
 }
 
+// wait returns how long until a task is due, an hour at most.
 func (p *provisioner) wait() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	wait := time.Hour
-	for _, t := range p.tasks {
-		wait = min(wait, time.Until(t.due))
+	if at, ok := p.queue.Deadline(); ok {
+		wait = min(wait, at.Sub(p.now()))
 	}
 	return max(wait, time.Millisecond)
 }
 
 // do tries one task. What it failed at is tried again later, unless something newer is wanted by then.
-func (p *provisioner) do(ctx context.Context, t *task) {
+func (p *provisioner) do(ctx context.Context, t coordinator.Task) {
 	answer, err := p.ask(ctx, t)
 	p.mu.Lock()
-	switch {
-	case p.tasks[t.entry.ServiceName] != t: // replaced meanwhile
-	case err == nil:
-		delete(p.tasks, t.entry.ServiceName)
-	default:
-		t.due = time.Now().Add(backoff(t.tries))
-		t.tries++
-	}
+	p.queue.Done(t, err, p.now())
 	p.mu.Unlock()
 	if err != nil {
-		p.log.Warn("VIP not provisioned, will retry", "vip", t.entry.ServiceName, "tries", t.tries, "err", err)
-		n, final := p.provider.Refusal(t.entry.VIP, err)
+		p.log.Warn("VIP not provisioned, will retry", "vip", t.VIP.ServiceName, "tries", t.Tries+1, "err", err)
+		n, final := p.provider.Refusal(t.VIP, err)
 		if !final {
 			return
 		}
-		answer = vipRefused{service: t.entry.ServiceName, notice: n}
+		answer = coordinator.VIPRefused{Service: t.VIP.ServiceName, Notice: n}
 	}
 	if err := p.tell(ctx, answer); err != nil {
-		p.log.Debug("the hub ended before a VIP's answer was taken", "vip", t.entry.ServiceName)
+		p.log.Debug("the hub ended before a VIP's answer was taken", "vip", t.VIP.ServiceName)
 	}
 }
 
-func (p *provisioner) ask(ctx context.Context, t *task) (event, error) {
-	if t.remove {
-		return vipDeleted{t.entry.ServiceName}, p.provider.DeleteVIP(ctx, t.entry.VIP)
+func (p *provisioner) ask(ctx context.Context, t coordinator.Task) (coordinator.Event, error) {
+	if t.Remove {
+		return coordinator.VIPDeleted{Service: t.VIP.ServiceName}, p.provider.DeleteVIP(ctx, t.VIP)
 	}
-	addrs, err := p.provider.EnsureVIP(ctx, t.entry.VIP)
-	return vipAssigned{service: t.entry.ServiceName, addrs: addrs}, err
-}
-
-// backoff doubles from firstRetry to lastRetry, with jitter so that many VIPs do not come back at once.
-func backoff(tries int) time.Duration {
-	d := min(firstRetry<<min(tries, 10), lastRetry)
-	return d/2 + rand.N(d/2+1)
+	addrs, err := p.provider.EnsureVIP(ctx, t.VIP)
+	return coordinator.VIPAssigned{Service: t.VIP.ServiceName, Addrs: addrs}, err
 }

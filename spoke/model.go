@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/probes"
 )
 
 // Name names an object of the local cluster.
@@ -188,6 +189,10 @@ type ProbeResult struct {
 	Error     string
 }
 
+func (r ProbeResult) result() probes.Result {
+	return probes.Result{Reachable: r.Reachable, At: r.At, RTT: r.RTT, Error: r.Error}
+}
+
 // ProxyStatus is what a proxy says of itself.
 type ProxyStatus struct {
 	Role    Role
@@ -205,20 +210,12 @@ type ProxyStatus struct {
 // Report is what the hub should know. It is immutable.
 type Report struct {
 	Epoch, Version uint64
-	Observations   map[federation.Target]Observation
+	Observations   map[federation.Target]probes.Result
 	// All says that the cluster refers to every service.
 	All bool
 	// HostsKnown is false until the spoke knows its ingress hosts: a spoke that starts must not withdraw them.
 	HostsKnown bool
 	Hosts      []Host
-}
-
-// Observation is a probe's result that counts.
-type Observation struct {
-	Reachable bool
-	At        time.Time
-	RTT       time.Duration
-	Error     string
 }
 
 // Host is an ingress host.

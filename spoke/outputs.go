@@ -107,7 +107,7 @@ func (s *Spoke) settleSet(id federation.ServiceID, now time.Time) {
 		delete(s.out.sets, id)
 		return
 	}
-	set := endpoints.Overlay(s.ownView(*r.EndpointSet), s.probes.unreachable)
+	set := endpoints.Overlay(s.ownView(*r.EndpointSet), s.probes.Unreachable)
 	s.out.sets[id] = set
 	for _, e := range set.Endpoints {
 		i := slices.IndexFunc(before.Endpoints, func(o federation.Endpoint) bool { return o.Cluster == e.Cluster })
@@ -175,13 +175,22 @@ func (s *Spoke) settleEgress(now time.Time) {
 				}
 				next.Egress = append(next.Egress, EgressPort{
 					Listen: netip.AddrPortFrom(s.cfg.EgressAddr, port), Remote: netip.AddrPortFrom(e.Addr, p.Port), Protocol: p.Protocol,
-					Cluster: e.Cluster, Service: id, Reset: s.probes.unreachable(federation.Target{Cluster: e.Cluster}),
+					Cluster: e.Cluster, Service: id, Reset: s.probes.Unreachable(federation.Target{Cluster: e.Cluster}),
 				})
 			}
 		}
 	}
-	s.probes.watch(next.Probes)
+	s.probes.Watch(intervals(next.Probes))
 	s.publishConfig(s.egress, next)
+}
+
+// intervals are those of the probes' targets.
+func intervals(all []Probe) map[federation.Target]time.Duration {
+	out := make(map[federation.Target]time.Duration, len(all))
+	for _, p := range all {
+		out[p.Target] = p.Interval
+	}
+	return out
 }
 
 // remotes are the ports of all remote VIPs, and the remote clusters, that some endpoint set refers to.
@@ -307,7 +316,7 @@ func equalRouted(x, y RoutedService) bool {
 // settleReport publishes what the hub should know.
 func (s *Spoke) settleReport(now time.Time) {
 	s.reports.set(Report{
-		Epoch: s.link.Epoch(), Version: s.link.Version(), Observations: s.probes.report(now), All: len(s.local.joined) > 0,
+		Epoch: s.link.Epoch(), Version: s.link.Version(), Observations: s.probes.Report(now), All: len(s.local.joined) > 0,
 		HostsKnown: s.proxies.ingressKnown, Hosts: s.proxies.hosts(),
 	})
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/federation/linkstate"
+	"github.com/tailgate-project/tailgate/federation/probes"
 )
 
 // Extension takes what Envoy is to do. Its methods are called by the loop and must not wait for anybody.
@@ -86,7 +87,7 @@ type Spoke struct {
 	linkInfo  LinkStatus
 	local     local
 	ports     portTable
-	probes    observations
+	probes    *probes.Observations
 	proxies   proxies
 	out       outputs
 	policies  map[Name]*policy
@@ -111,7 +112,7 @@ func New(c Config) (*Spoke, error) {
 		reports:  newBoard(Report{}),
 		changes:  newBoard(uint64(0)),
 		local:    newLocal(),
-		probes:   newObservations(),
+		probes:   probes.New(),
 		proxies:  newProxies(),
 		out:      newOutputs(),
 		policies: map[Name]*policy{},
@@ -154,7 +155,7 @@ func (s *Spoke) loop(ctx context.Context) error {
 
 // tick does what time alone brings.
 func (s *Spoke) tick(now time.Time) {
-	if changed := s.probes.tick(now); len(changed) > 0 {
+	if changed := s.probes.Tick(now); len(changed) > 0 {
 		s.dirty.report = true
 		s.reachabilityChanged(changed)
 	}
@@ -166,7 +167,7 @@ func (s *Spoke) tick(now time.Time) {
 // untilDeadline returns how long until time alone changes something, a minute at most.
 func (s *Spoke) untilDeadline(now time.Time) time.Duration {
 	wait := time.Minute
-	for _, deadline := range []func() (time.Time, bool){s.probes.deadline, s.proxies.deadline} {
+	for _, deadline := range []func() (time.Time, bool){s.probes.Deadline, s.proxies.deadline} {
 		if at, ok := deadline(); ok {
 			wait = min(wait, at.Sub(now))
 		}

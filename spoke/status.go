@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/probes"
 )
 
 // Reasons of a link that is down. They are those of the condition HubConnected.
@@ -155,7 +156,7 @@ func (s *Spoke) status(now time.Time) Status {
 	for _, e := range config.Egress {
 		st.Egress = append(st.Egress, EgressInfo{Listen: e.Listen, Remote: e.Remote, Cluster: e.Cluster, Service: e.Service.String(), Reset: e.Reset})
 	}
-	st.Proxies, st.Probes = s.proxies.status(), s.probes.status(now)
+	st.Proxies, st.Probes = s.proxies.status(), probeStatus(s.probes, now)
 	st.IngressReady, st.IngressProblem = s.proxies.ready(Ingress)
 	st.EgressReady, st.EgressProblem = s.proxies.ready(Egress)
 	return st
@@ -173,12 +174,13 @@ func (p *proxies) status() []ProxyInfo {
 	return out
 }
 
-func (o *observations) status(now time.Time) []ProbeStatus {
+func probeStatus(o *probes.Observations, now time.Time) []ProbeStatus {
 	var out []ProbeStatus
-	for k, t := range o.targets {
-		p := ProbeStatus{Target: k.String(), Unreachable: t.unreachable, FirstFailure: t.firstFailure, Changed: t.changed}
-		if r, ok := t.merged(now); ok {
-			p.Reachable, p.LastAt, p.RTTMicros, p.Error = r.Reachable, r.At, r.RTT.Microseconds(), r.Error
+	for _, k := range o.Targets() {
+		t, fresh := o.State(k, now)
+		p := ProbeStatus{Target: k.String(), Unreachable: t.Unreachable, FirstFailure: t.FirstFailure, Changed: t.Changed}
+		if fresh {
+			p.Reachable, p.LastAt, p.RTTMicros, p.Error = t.Reachable, t.At, t.RTT.Microseconds(), t.Error
 		}
 		out = append(out, p)
 	}

@@ -110,7 +110,7 @@ func (s *Spoke) touch(f func(e federation.Endpoint, id federation.ServiceID) boo
 func (s *Spoke) reachabilityChanged(targets []federation.Target) {
 	s.dirty.egress, s.dirty.status = true, true
 	for _, t := range targets {
-		s.cfg.Log.Info("a probe target's reachability changed", "target", t.String(), "unreachable", s.probes.unreachable(t))
+		s.cfg.Log.Info("a probe target's reachability changed", "target", t.String(), "unreachable", s.probes.Unreachable(t))
 		s.touch(func(e federation.Endpoint, id federation.ServiceID) bool {
 			return e.Cluster == t.Cluster && (t.Service == federation.ServiceID{} || t.Service == id)
 		})
@@ -189,7 +189,7 @@ func (s *Spoke) probed(st ProxyStatus, now time.Time) {
 	}
 	var changed []federation.Target
 	for _, r := range st.Results {
-		if t, ok := targets[r.ID]; ok && s.probes.record(t, st.Replica, r, now) {
+		if t, ok := targets[r.ID]; ok && s.probes.Record(t, st.Replica, r.result(), now) {
 			changed = append(changed, t)
 		}
 	}

@@ -1,7 +1,6 @@
 package endpoints_test
 
 import (
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
@@ -13,17 +12,22 @@ import (
 	"github.com/tailgate-project/tailgate/federation/endpoints"
 )
 
+const h, d, u = federation.Healthy, federation.Degraded, federation.Unhealthy
+
 var webapp = federation.Service("default", "webapp")
 
-func candidate(cluster federation.ClusterID, region, zone string, h federation.Health) endpoints.Candidate {
+// candidate is one that is well, but for its health.
+func candidate(cluster federation.ClusterID, region, zone string, health federation.Health) endpoints.Candidate {
 	return endpoints.Candidate{
-		VIP: federation.VIP{
+		VIP: &federation.VIP{
 			Owner: federation.ExportKey{Cluster: cluster, Service: webapp},
 			Addrs: []netip.Addr{netip.MustParseAddr("100.100.0.1")},
 			Ports: []federation.Port{{Port: 80, Protocol: federation.TCP}},
 		},
 		Locality: federation.Locality{Region: region, Zone: zone},
-		Health:   h,
+		Health:   health,
+		Share:    100,
+		Ready:    10, Desired: 10,
 	}
 }
 
@@ -42,47 +46,12 @@ func briefs(es []federation.Endpoint) []brief {
 	return out
 }
 
-func TestBuildOrdersByDistance(t *testing.T) {
-	unaddressed := candidate("new", "eu", "a", federation.Healthy)
-	unaddressed.VIP.Addrs = nil
-	all := []endpoints.Candidate{
-		candidate("far2", "us", "a", federation.Healthy),
-		candidate("region", "eu", "b", federation.Healthy),
-		candidate("home", "eu", "a", federation.Healthy),
-		candidate("far1", "", "", federation.Healthy),
-		candidate("zone", "eu", "a", federation.Unhealthy),
-		unaddressed,
-	}
-	want := []brief{
-		{"home", 0, federation.Healthy}, {"zone", 1, federation.Unhealthy}, {"region", 2, federation.Healthy},
-		{"far1", 3, federation.Healthy}, {"far2", 3, federation.Healthy},
-	}
-	for range 20 {
-		rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-		got := endpoints.Build("home", federation.Locality{Region: "eu", Zone: "a"}, webapp, all)
-		if d := cmp.Diff(want, briefs(got.Endpoints)); d != "" {
-			t.Fatalf("(-want +got)\n%s", d)
-		}
-	}
-}
-
-func TestBuildWithUnknownLocalityTreatsOthersAlike(t *testing.T) {
-	got := endpoints.Build("c1", federation.Locality{}, webapp, []endpoints.Candidate{
-		candidate("c3", "", "", federation.Healthy), candidate("c2", "", "", federation.Healthy),
-	})
-	want := []brief{{"c2", 0, federation.Healthy}, {"c3", 0, federation.Healthy}}
-	if d := cmp.Diff(want, briefs(got.Endpoints)); d != "" {
-		t.Errorf("(-want +got)\n%s", d)
-	}
-}
-
 func TestOverlay(t *testing.T) {
 	set := func(c1, c2, c3 federation.Health) federation.EndpointSet {
 		return federation.EndpointSet{Consumer: "c1", Service: webapp, Endpoints: []federation.Endpoint{
 			{Cluster: "c1", Health: c1}, {Cluster: "c2", Priority: 1, Health: c2}, {Cluster: "c3", Priority: 2, Health: c3},
 		}}
 	}
-	const h, d, u = federation.Healthy, federation.Degraded, federation.Unhealthy
 	for name, tc := range map[string]struct {
 		in          federation.EndpointSet
 		unreachable []federation.Target
@@ -124,6 +93,37 @@ func TestPrefer(t *testing.T) {
 	} {
 		if d := cmp.Diff(want, briefs(endpoints.Prefer(set, cluster))); d != "" {
 			t.Errorf("prefer %s (-want +got)\n%s", cluster, d)
+		}
+	}
+}
+
+func TestEqualSeesEveryField(t *testing.T) {
+	set := func(change func(*federation.EndpointSet, *federation.Endpoint)) federation.EndpointSet {
+		s := federation.EndpointSet{Consumer: "c1", Service: webapp, Endpoints: []federation.Endpoint{{
+			Cluster: "c1", Addr: netip.MustParseAddr("100.100.0.1"), Ports: []federation.Port{{Port: 80, Protocol: federation.TCP}}, Weight: 1,
+		}}}
+		change(&s, &s.Endpoints[0])
+		return s
+	}
+	same := set(func(*federation.EndpointSet, *federation.Endpoint) {})
+	if !endpoints.Equal(same, set(func(*federation.EndpointSet, *federation.Endpoint) {})) {
+		t.Error("two sets that say the same are not equal")
+	}
+	for name, change := range map[string]func(*federation.EndpointSet, *federation.Endpoint){
+		"consumer": func(s *federation.EndpointSet, _ *federation.Endpoint) { s.Consumer = "c2" },
+		"service":  func(s *federation.EndpointSet, _ *federation.Endpoint) { s.Service.Name = "other" },
+		"length":   func(s *federation.EndpointSet, e *federation.Endpoint) { s.Endpoints = append(s.Endpoints, *e) },
+		"cluster":  func(_ *federation.EndpointSet, e *federation.Endpoint) { e.Cluster = "c2" },
+		"addr":     func(_ *federation.EndpointSet, e *federation.Endpoint) { e.Addr = e.Addr.Next() },
+		"ports":    func(_ *federation.EndpointSet, e *federation.Endpoint) { e.Ports = nil },
+		"priority": func(_ *federation.EndpointSet, e *federation.Endpoint) { e.Priority = 1 },
+		"weight":   func(_ *federation.EndpointSet, e *federation.Endpoint) { e.Weight = 2 },
+		"health":   func(_ *federation.EndpointSet, e *federation.Endpoint) { e.Health = d },
+		"reason":   func(_ *federation.EndpointSet, e *federation.Endpoint) { e.Reason = "Drained" },
+		"stale":    func(_ *federation.EndpointSet, e *federation.Endpoint) { e.Stale = true },
+	} {
+		if endpoints.Equal(same, set(change)) {
+			t.Errorf("%s does not count", name)
 		}
 	}
 }

@@ -19,20 +19,37 @@ func (c Cell) next(o Opinion, in Inputs, now time.Time) Cell {
 	case o.Down:
 		return Cell{Down: true, Reason: o.Reason, Since: now, Returned: c.Returned}
 	case !c.Down:
-		if !now.Before(c.Returned.Add(max(in.Times.Hold, in.Times.Ramp))) {
-			return Cell{} // nothing of it matters any more
+		if c.settled(in, now) {
+			return Cell{}
 		}
 		return c
 	case c.Reason == Drained && in.Mode != Drain && in.Mode != Cordon:
-		return Cell{Since: now, Returned: now}
+		return back(in, now)
 	}
-	if c.GoodSince.IsZero() && in.evidence() {
+	switch {
+	case !in.evidence():
+		c.GoodSince = time.Time{}
+	case c.GoodSince.IsZero():
 		c.GoodSince = now
 	}
 	if at, ok := c.returns(in); ok && !now.Before(at) {
-		return Cell{Since: now, Returned: now}
+		return back(in, now)
 	}
 	return c
+}
+
+// back is a cell that comes back.
+func back(in Inputs, now time.Time) Cell {
+	c := Cell{Since: now, Returned: now}
+	if c.settled(in, now) {
+		return Cell{}
+	}
+	return c
+}
+
+// settled reports whether a cell came back so long ago that nothing of it matters any more.
+func (c Cell) settled(in Inputs, now time.Time) bool {
+	return !now.Before(c.Returned.Add(max(in.Times.Hold, in.Times.Ramp)))
 }
 
 // returns says when a cell that is down comes back if it stays good.
@@ -76,9 +93,10 @@ func drainShare(in Inputs) uint8 {
 	return uint8(100 - 100/steps*int(steps*in.ModeFor/in.Ramp))
 }
 
-// step returns how many of the steps of a ramp are done.
+// step returns how many of the steps of a ramp are done. One that starts in the future, since another hub whose clock
+// is ahead wrote it down, has done none.
 func step(start time.Time, ramp time.Duration, now time.Time) int {
-	return int(min(steps, steps*now.Sub(start)/ramp))
+	return int(steps * min(ramp, max(0, now.Sub(start))) / ramp)
 }
 
 // nextStep returns when the next step of a ramp is due, zero after the last.
@@ -86,7 +104,7 @@ func nextStep(start time.Time, ramp time.Duration, now time.Time) time.Time {
 	if ramp <= 0 || !now.Before(start.Add(ramp)) {
 		return time.Time{}
 	}
-	done := time.Duration(max(0, step(start, ramp, now)))
+	done := time.Duration(step(start, ramp, now))
 	// Rounded up: a tick that comes a nanosecond before its step would make no progress.
 	return start.Add(((done+1)*ramp + steps - 1) / steps)
 }

@@ -325,7 +325,8 @@ func FuzzLaws(f *testing.F) {
 			}
 			b.state.Apply(first)
 			touched := map[federation.ExportKey]bool{}
-			for _, s := range first.Touched {
+			for _, touch := range first.Touched {
+				s := touch.Subject
 				for _, k := range keys {
 					if s.Cluster == k.Cluster && (s.Service == k.Service || s.Service == federation.ServiceID{}) {
 						touched[k] = true

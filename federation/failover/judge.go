@@ -1,7 +1,6 @@
 package failover
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -22,7 +21,7 @@ func (d *draft) judgeAll() {
 		if x := d.export(key(t)); x != nil {
 			d.judgeSubject(t, x.spec.Ready)
 		} else {
-			d.t.due[t] = d.expiry(t)
+			d.wake(t, d.expiry(t))
 		}
 	}
 }
@@ -44,7 +43,7 @@ func (d *draft) judgeSubject(t federation.Target, ready int) {
 	m.old = *d.drafted(t)
 	m.next = subject{mode: m.old.mode, since: m.old.since, ramp: m.old.ramp}
 	m.isNew = !whole(t) && d.State.export(key(t)) == nil
-	_, m.operated = d.operated[t]
+	m.operated = slices.Contains(d.operated, t)
 	m.due = earlier(d.expiry(t), d.graceEnds(t))
 	if whole(t) {
 		d.reach(t.Cluster, m.in.Votes.Reach > 0)
@@ -77,7 +76,7 @@ func (d *draft) inputs(t federation.Target, ready int) Inputs {
 		in.Reached = f.reached
 	}
 	if sub.mode != Normal {
-		in.ModeFor = d.now.Sub(sub.since)
+		in.ModeFor = sub.modeFor(d.now)
 	}
 	return in
 }
@@ -94,52 +93,43 @@ func (d *draft) graceEnds(t federation.Target) time.Time {
 	return at
 }
 
-// moveCells moves everybody's cell and those of the consumers that are, or were, worse off.
+// moveCells moves everybody's cell and those of the consumers that are, were or may now be worse off.
 func (d *draft) moveCells(m *move) {
-	stale := d.moveCell(m, everybody, m.in)
-	m.next.stale = stale && whole(m.target)
 	seen := d.sights(m.target)
-	at := 0
-	next := func(c federation.ClusterID, blind bool) {
+	var few [8]federation.ClusterID // there are seldom more
+	consumers := append(few[:0], everybody)
+	for _, c := range m.old.cells {
+		consumers = append(consumers, c.consumer)
+	}
+	for _, s := range seen {
+		if !s.reachable {
+			consumers = append(consumers, s.observer)
+		}
+	}
+	if !whole(m.target) {
+		consumers = append(consumers, d.back[m.target.Cluster]...)
+	}
+	slices.Sort(consumers)
+	for _, c := range slices.Compact(consumers) {
 		in := m.in
-		in.Blind = blind
-		if !whole(m.target) {
+		if c != everybody {
+			i, ok := findSight(seen, c)
+			in.Blind = ok && !seen[i].reachable
 			p := d.policy(m.target, c)
 			in.Times, in.Policy = p.Times, p.Name
 		}
 		d.moveCell(m, c, in)
 	}
-	// Both lists are sorted: cells that are not at rest, and observers that fail.
-	for _, c := range m.old.cells {
-		if c.consumer == everybody {
-			continue
-		}
-		for ; at < len(seen) && seen[at].observer < c.consumer; at++ {
-			if !seen[at].reachable {
-				next(seen[at].observer, true)
-			}
-		}
-		blind := at < len(seen) && seen[at].observer == c.consumer && !seen[at].reachable
-		if at < len(seen) && seen[at].observer == c.consumer {
-			at++
-		}
-		next(c.consumer, blind)
-	}
-	for ; at < len(seen); at++ {
-		if !seen[at].reachable {
-			next(seen[at].observer, true)
-		}
-	}
 }
 
-// moveCell moves one cell and notes what is different. It reports whether the rules call the subject stale.
-func (d *draft) moveCell(m *move, consumer federation.ClusterID, in Inputs) (stale bool) {
+// moveCell moves one cell and notes what is different.
+func (d *draft) moveCell(m *move, consumer federation.ClusterID, in Inputs) {
 	before := m.old.cell(consumer)
 	in.Before = before.Cell
 	in.New = m.isNew && consumer == everybody
 	in.Operated = m.operated && consumer == everybody
-	if since, waits := d.waits(m.target, consumer, before.Cell, in); waits {
-		in.Waits, in.Before.GoodSince = true, since
+	if since, waits := d.waits(m.target, consumer, in); waits && (!before.Down || !before.GoodSince.IsZero()) {
+		in.Waits, in.Before.GoodSince = !before.Down, later(before.GoodSince, since)
 	}
 	dec := Decision{At: d.now, Subject: m.target, Consumer: consumer, Inputs: in}
 	out := decide(d.config.Rules, dec)
@@ -152,38 +142,41 @@ func (d *draft) moveCell(m *move, consumer federation.ClusterID, in Inputs) (sta
 		d.t.Decisions = append(d.t.Decisions, Replay(d.config.Rules, dec))
 	}
 	if after.Down != before.Down || after.Reason != before.Reason || after.share != before.share || in.New || in.Operated {
-		d.touch(m.target)
+		d.touch(m.target, consumer)
 	}
 	if after.Cell != before.Cell {
-		d.t.saved[m.target] = struct{}{}
+		d.save(m.target)
 	}
-	if before.Down && !after.Down {
+	if whole(m.target) && before.Down && !after.Down {
 		d.returned(m.target, consumer)
 	}
-	return out.stale
+	if whole(m.target) && consumer == everybody {
+		m.next.stale = out.stale
+	}
 }
 
-// waits reports whether an export that would serve has to wait on, since its cluster comes back in this very event and
-// its policy waits longer than the cluster's does. It returns since when the cluster has been good.
-func (d *draft) waits(t federation.Target, consumer federation.ClusterID, c Cell, in Inputs) (time.Time, bool) {
-	if whole(t) || c.Down {
+// waits reports whether an export has to wait on, since its cluster comes back in this very event and its policy waits
+// longer than the cluster's does. It returns since when the cluster has been good: an export is as good as the worse of
+// the two, so that one that is down on its own account counts its delay from then at the earliest.
+func (d *draft) waits(t federation.Target, consumer federation.ClusterID, in Inputs) (time.Time, bool) {
+	if whole(t) || !slices.Contains(d.back[t.Cluster], consumer) {
 		return time.Time{}, false
 	}
 	was := d.State.factsOf(t.Cluster).subject.cell(consumer)
-	is := d.factsOf(t.Cluster).subject.cell(consumer)
-	if !was.Down || is.Down || was.Reason == Drained || was.GoodSince.IsZero() {
+	if was.Reason == Drained {
 		return time.Time{}, false
 	}
-	return was.GoodSince, d.now.Before(was.GoodSince.Add(in.Times.FailbackDelay))
+	since := was.GoodSince
+	if since.IsZero() {
+		since = d.now
+	}
+	return since, d.now.Before(since.Add(in.Times.FailbackDelay))
 }
 
-// returned notes that a cluster came back: exports whose policy waits longer are judged too.
+// returned notes that a cluster came back for a consumer: exports whose policy waits longer are judged too.
 func (d *draft) returned(t federation.Target, consumer federation.ClusterID) {
-	cl := d.clusters[t.Cluster]
-	if !whole(t) || cl == nil {
-		return
-	}
-	for id := range cl.exports {
+	put(&d.back, t.Cluster, append(d.back[t.Cluster], consumer))
+	for id := range d.clusters[t.Cluster].exports {
 		at := federation.Target{Cluster: t.Cluster, Service: id}
 		if d.times(at, consumer).FailbackDelay > d.times(t, everybody).FailbackDelay {
 			d.affect(at)
@@ -206,15 +199,16 @@ func (d *draft) drain(m *move) {
 		m.due = earlier(m.due, nextStep(m.next.since, m.next.ramp, d.now))
 	}
 	if m.next.mode == Drain && m.next.share != m.old.share || m.next.stale != m.old.stale {
-		d.touch(m.target)
+		d.touch(m.target, everybody)
 	}
 }
 
 // keep puts the moved subject into the draft.
 func (d *draft) keep(m *move) {
-	slices.SortFunc(m.next.cells, func(a, b consumerCell) int { return cmp.Compare(a.consumer, b.consumer) })
 	d.setSubject(m.target, &m.next)
-	d.t.due[m.target] = m.due
+	d.wake(m.target, m.due)
 }
 
-func (d *draft) touch(t federation.Target) { d.t.Touched = append(d.t.Touched, t) }
+func (d *draft) touch(t federation.Target, consumer federation.ClusterID) {
+	d.t.Touched = append(d.t.Touched, Touch{Subject: t, Consumer: consumer})
+}

@@ -99,7 +99,7 @@ func (d *draft) count(t federation.Target, s sight, n int) {
 	if !s.reachable {
 		w.failing += n
 	}
-	d.t.watchers[s.observer] = w
+	put(&d.t.watchers, s.observer, w)
 	if w.doubtful() == before {
 		return
 	}

@@ -2,7 +2,6 @@ package failover
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"time"
 
@@ -14,9 +13,8 @@ import (
 type Transition struct {
 	// Decisions are the changes of health and of operators' wishes, sorted by subject and consumer.
 	Decisions []Decision
-	// Touched are the subjects whose verdicts changed in any way, sorted; those of Decisions are among them. A whole
-	// cluster stands for all of its exports.
-	Touched []federation.Target
+	// Touched says whose verdicts on what changed in any way, sorted; what Decisions are about is among it.
+	Touched []Touch
 
 	repeat   *Observed
 	policies *policy.Set
@@ -24,8 +22,20 @@ type Transition struct {
 	exports  map[federation.ExportKey]*export // nil deletes
 	seen     map[federation.Target][]sight    // nil deletes
 	watchers map[federation.ClusterID]watcher // the zero watcher deletes
-	due      map[federation.Target]time.Time  // zero for never
-	saved    map[federation.Target]struct{}   // whose kept state changed
+	due      []timer                          // zero for never; the last of a target counts
+	saved    []federation.Target              // whose kept state changed
+}
+
+// Touch is a subject whose verdict changed for one consumer, or for all if that is empty. A whole cluster stands for all
+// of its exports.
+type Touch struct {
+	Subject  federation.Target
+	Consumer federation.ClusterID
+}
+
+// Compare orders touches by subject, then consumer.
+func (t Touch) Compare(o Touch) int {
+	return cmp.Or(t.Subject.Compare(o.Subject), cmp.Compare(t.Consumer, o.Consumer))
 }
 
 // draft is a transition in the making: the state as it will be, over the one that is.
@@ -33,8 +43,10 @@ type draft struct {
 	*State
 	t        *Transition
 	now      time.Time
-	affected map[federation.Target]struct{}
-	operated map[federation.Target]struct{}
+	affected []federation.Target
+	operated []federation.Target
+	// back says for whom which cluster comes back in this event.
+	back map[federation.ClusterID][]federation.ClusterID
 }
 
 // Plan says what the event changes at the time now. It changes nothing itself.
@@ -48,18 +60,18 @@ func (s *State) Plan(e Event, now time.Time) Transition {
 	return d.finish()
 }
 
-func (s *State) draft(now time.Time) *draft {
-	return &draft{
-		State: s, now: now, affected: map[federation.Target]struct{}{}, operated: map[federation.Target]struct{}{},
-		t: &Transition{
-			facts: map[federation.ClusterID]*facts{}, exports: map[federation.ExportKey]*export{}, seen: map[federation.Target][]sight{},
-			watchers: map[federation.ClusterID]watcher{}, due: map[federation.Target]time.Time{}, saved: map[federation.Target]struct{}{},
-		},
+func (s *State) draft(now time.Time) *draft { return &draft{State: s, now: now, t: &Transition{}} }
+
+// put writes to a map that is made when it is first needed: an event needs few of them.
+func put[K comparable, V any](m *map[K]V, k K, v V) {
+	if *m == nil {
+		*m = map[K]V{}
 	}
+	(*m)[k] = v
 }
 
 func (d *draft) finish() Transition {
-	slices.SortFunc(d.t.Touched, federation.Target.Compare)
+	slices.SortFunc(d.t.Touched, Touch.Compare)
 	d.t.Touched = slices.Compact(d.t.Touched)
 	slices.SortFunc(d.t.Decisions, func(a, b Decision) int {
 		return cmp.Or(a.Subject.Compare(b.Subject), cmp.Compare(a.Consumer, b.Consumer))
@@ -67,7 +79,7 @@ func (d *draft) finish() Transition {
 	return *d.t
 }
 
-func (d *draft) affect(t federation.Target) { d.affected[t] = struct{}{} }
+func (d *draft) affect(t federation.Target) { d.affected = append(d.affected, t) }
 
 // facts returns the cluster's facts to be changed; a cluster not heard of before begins to exist.
 func (d *draft) facts(c federation.ClusterID) *facts {
@@ -75,7 +87,7 @@ func (d *draft) facts(c federation.ClusterID) *facts {
 	if f == nil {
 		copied := *d.State.factsOf(c)
 		f = &copied
-		d.t.facts[c] = f
+		put(&d.t.facts, c, f)
 	}
 	return f
 }
@@ -102,7 +114,12 @@ func (d *draft) sights(t federation.Target) []sight {
 	return d.seen[t]
 }
 
-func (d *draft) setSights(t federation.Target, seen []sight) { d.t.seen[t] = seen }
+// save notes that what is kept of a subject changes, wake when it is due, zero for never.
+func (d *draft) save(t federation.Target) { d.t.saved = append(d.t.saved, t) }
+
+func (d *draft) wake(t federation.Target, at time.Time) { d.t.due = append(d.t.due, timer{at: at, key: t}) }
+
+func (d *draft) setSights(t federation.Target, seen []sight) { put(&d.t.seen, t, seen) }
 
 // take records what the event says, and whom it affects.
 func (d *draft) take(e Event) {
@@ -140,12 +157,14 @@ func (d *draft) changeExport(x federation.Export) {
 	if old != nil {
 		next.subject = old.subject
 	}
-	d.facts(x.Key.Cluster)
-	d.t.exports[x.Key] = next
+	put(&d.t.exports, x.Key, next)
+	if d.clusters[x.Key.Cluster] == nil {
+		d.facts(x.Key.Cluster)
+	}
 	t := target(x.Key)
 	d.affect(t)
-	d.t.Touched = append(d.t.Touched, t)
-	d.t.saved[t] = struct{}{}
+	d.touch(t, everybody)
+	d.save(t)
 }
 
 func (d *draft) removeExport(k federation.ExportKey) {
@@ -154,11 +173,11 @@ func (d *draft) removeExport(k federation.ExportKey) {
 	}
 	t := target(k)
 	d.drop(t, func(sight) bool { return false })
-	d.t.exports[k] = nil
-	d.t.seen[t] = nil
-	d.t.due[t] = time.Time{}
-	d.t.Touched = append(d.t.Touched, t)
-	d.t.saved[t] = struct{}{}
+	put(&d.t.exports, k, nil)
+	d.setSights(t, nil)
+	d.wake(t, time.Time{})
+	d.touch(t, everybody)
+	d.save(t)
 }
 
 // forget drops what a cluster was, saw and was seen as.
@@ -170,16 +189,42 @@ func (d *draft) forget(c federation.ClusterID) {
 		d.drop(t, func(s sight) bool { return t.Cluster != c && s.observer != c })
 	}
 	whole := federation.Target{Cluster: c}
-	d.t.facts[c], d.t.due[whole] = nil, time.Time{}
-	d.t.saved[whole] = struct{}{}
-	for t := range d.affected {
+	put(&d.t.facts, c, nil)
+	d.wake(whole, time.Time{})
+	d.save(whole)
+	d.affected = slices.DeleteFunc(d.affected, func(t federation.Target) bool {
 		if t.Cluster == c {
-			delete(d.affected, t)
+			d.wake(t, time.Time{})
+		}
+		return t.Cluster == c
+	})
+	for id, cl := range d.clusters {
+		if id == c {
+			continue
+		}
+		d.forgetConsumer(federation.Target{Cluster: id}, c)
+		for svc := range cl.restless {
+			d.forgetConsumer(federation.Target{Cluster: id, Service: svc}, c)
 		}
 	}
 }
 
-// signal records that a signal came or went. Exports are affected where observations of their VIPs wait for it.
+// forgetConsumer drops the cell that a subject has for a consumer that left: the next of that name begins anew.
+func (d *draft) forgetConsumer(t federation.Target, c federation.ClusterID) {
+	sub := *d.drafted(t)
+	i, ok := sub.find(c)
+	if !ok {
+		return
+	}
+	sub.cells = slices.Delete(slices.Clone(sub.cells), i, i+1)
+	d.setSubject(t, &sub)
+	d.affect(t)
+	d.touch(t, c)
+	d.save(t)
+}
+
+// signal records that a signal came or went. What failing observations of VIPs do then depends on it, and for how long:
+// their exports are not at rest, since each is down for its observer at least.
 func (d *draft) signal(c federation.ClusterID, up bool, which func(*facts) *signal) {
 	now := *which(d.factsOf(c))
 	next := now.next(up, d.now)
@@ -189,11 +234,6 @@ func (d *draft) signal(c federation.ClusterID, up bool, which func(*facts) *sign
 	*which(d.facts(c)) = next
 	d.affect(federation.Target{Cluster: c})
 	d.affectRestless(c)
-	for t := range d.seen { // a failing observation waits for the grace time
-		if t.Cluster == c && !whole(t) {
-			d.affect(t)
-		}
-	}
 }
 
 // affectRestless affects the exports of a cluster that are not at rest: what is known of the cluster is part of their
@@ -215,7 +255,7 @@ func (d *draft) changePolicies(p *policy.Set) {
 	for id, cl := range d.clusters {
 		whole := federation.Target{Cluster: id}
 		d.affect(whole)
-		d.t.Touched = append(d.t.Touched, whole)
+		d.touch(whole, everybody)
 		for svc := range cl.restless {
 			d.affect(federation.Target{Cluster: id, Service: svc})
 		}
@@ -244,14 +284,19 @@ func (d *draft) wish(e Operated) {
 		return
 	}
 	next := *old
-	next.mode, next.since, next.ramp = e.Mode, d.now, e.Ramp
-	if next.ramp < 0 {
+	next.mode, next.since, next.ramp = e.Mode, d.now, 0
+	switch {
+	case e.Mode == Normal:
+		next.since = time.Time{}
+	case e.Mode == Drain && e.Ramp < 0:
 		next.ramp = d.times(e.Subject, everybody).Ramp
+	case e.Mode == Drain:
+		next.ramp = e.Ramp
 	}
 	d.setSubject(e.Subject, &next)
-	d.operated[e.Subject] = struct{}{}
+	d.operated = append(d.operated, e.Subject)
 	d.affect(e.Subject)
-	d.t.saved[e.Subject] = struct{}{}
+	d.save(e.Subject)
 }
 
 func (d *draft) setSubject(t federation.Target, sub *subject) {
@@ -259,11 +304,15 @@ func (d *draft) setSubject(t federation.Target, sub *subject) {
 		d.facts(t.Cluster).subject = *sub
 		return
 	}
-	next := &export{spec: d.export(key(t)).spec}
-	if !sub.resting() {
-		next.subject = sub
+	x := d.t.exports[key(t)]
+	if x == nil {
+		x = &export{spec: d.State.export(key(t)).spec}
+		put(&d.t.exports, key(t), x)
 	}
-	d.t.exports[key(t)] = next
+	x.subject = nil
+	if !sub.resting() {
+		x.subject = new(*sub)
+	}
 }
 
 // policy returns the policy that counts after the event.
@@ -324,21 +373,28 @@ func (s *State) Apply(t Transition) {
 			s.watchers[o] = w
 		}
 	}
-	for target, at := range t.due {
-		s.timers.set(target, at)
+	for _, due := range t.due {
+		s.timers.set(due.key, due.at)
 	}
 }
 
-// affectedSorted returns the affected subjects: clusters before exports, since an export may have to wait for its
-// cluster's return.
+// affectedSorted returns the affected subjects, each once: clusters before exports, since an export may have to wait for
+// its cluster's return.
 func (d *draft) affectedSorted() []federation.Target {
-	return slices.SortedFunc(maps.Keys(d.affected), func(a, b federation.Target) int {
-		if whole(a) != whole(b) {
-			if whole(a) {
-				return -1
-			}
-			return 1
-		}
-		return a.Compare(b)
+	slices.SortFunc(d.affected, func(a, b federation.Target) int {
+		return cmp.Or(first(whole(a), whole(b)), a.Compare(b))
 	})
+	d.affected = slices.Compact(d.affected)
+	return d.affected
+}
+
+// first orders what is true before what is not.
+func first(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
 }

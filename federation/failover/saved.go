@@ -38,7 +38,7 @@ type SavedCell struct {
 // Save returns the states to keep of what the transition changes, nil for what it removes.
 func (t Transition) Save() (map[federation.ExportKey]*Saved, map[federation.ClusterID]*SavedCluster) {
 	exports, clusters := map[federation.ExportKey]*Saved{}, map[federation.ClusterID]*SavedCluster{}
-	for subject := range t.saved {
+	for _, subject := range t.saved {
 		k := key(subject)
 		switch {
 		case whole(subject) && t.facts[subject.Cluster] == nil:
@@ -93,14 +93,16 @@ func (s *State) member(c federation.ClusterID) *cluster {
 	return s.clusters[c]
 }
 
-// restored returns the subject with the shares that it has now, as if the hub had never been away.
+// restored returns the subject with the shares that it has now, as if the hub had never been away. What was about to come
+// back has to be good for the whole delay again: nobody knows whether it was while the hub was away.
 func (s *State) restored(t federation.Target, saved SavedSubject, now time.Time) *subject {
 	d := s.draft(now)
 	sub := &subject{mode: saved.Mode, since: saved.ModeSince, ramp: saved.ModeRamp, share: 100}
-	in := Inputs{Mode: sub.mode, Ramp: sub.ramp, ModeFor: now.Sub(sub.since)}
+	in := Inputs{Mode: sub.mode, Ramp: sub.ramp, ModeFor: sub.modeFor(now)}
 	sub.share = drainShare(in)
 	for _, c := range saved.Cells {
 		in.Times = d.times(t, c.Consumer)
+		c.GoodSince = time.Time{}
 		sub.cells = append(sub.cells, consumerCell{consumer: c.Consumer, Cell: c.Cell, share: c.share(in, now)})
 	}
 	return sub

@@ -2,6 +2,7 @@ package failover
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -101,6 +102,9 @@ func (s *subject) find(c federation.ClusterID) (int, bool) {
 // resting reports whether there is nothing to remember of the subject.
 func (s *subject) resting() bool { return len(s.cells) == 0 && s.mode == Normal && !s.stale }
 
+// modeFor returns for how long an operator has wanted what he wants; a hub whose clock is behind may have taken over.
+func (s *subject) modeFor(now time.Time) time.Duration { return max(0, now.Sub(s.since)) }
+
 // signal is a thing that is there or lost, and since when.
 type signal struct {
 	known, up bool
@@ -185,16 +189,20 @@ func (s *State) factsOf(c federation.ClusterID) *facts {
 
 // Exports returns the keys of a cluster's exports, sorted.
 func (s *State) Exports(c federation.ClusterID) []federation.ExportKey {
-	cl := s.clusters[c]
-	if cl == nil {
-		return nil
+	return slices.SortedFunc(s.EachExport(c), federation.ExportKey.Compare)
+}
+
+// EachExport returns the keys of a cluster's exports in no order.
+func (s *State) EachExport(c federation.ClusterID) iter.Seq[federation.ExportKey] {
+	return func(yield func(federation.ExportKey) bool) {
+		if cl := s.clusters[c]; cl != nil {
+			for id := range cl.exports {
+				if !yield(federation.ExportKey{Cluster: c, Service: id}) {
+					return
+				}
+			}
+		}
 	}
-	out := make([]federation.ExportKey, 0, len(cl.exports))
-	for id := range cl.exports {
-		out = append(out, federation.ExportKey{Cluster: c, Service: id})
-	}
-	slices.SortFunc(out, federation.ExportKey.Compare)
-	return out
 }
 
 // CountExports returns how many exports a cluster has.
@@ -205,7 +213,7 @@ func (s *State) CountExports(c federation.ClusterID) int {
 	return 0
 }
 
-// Mode returns what an operator wants of a subject, and since when.
+// Mode returns what an operator wants of a subject, and since when; the time is zero if he wants nothing.
 func (s *State) Mode(t federation.Target) (Mode, time.Time) {
 	sub := s.subject(t)
 	return sub.mode, sub.since
@@ -239,15 +247,28 @@ func (s *State) Deadline() (time.Time, bool) { return s.timers.next() }
 // Verdict returns the state of an export as the consumer should see it: the worse of its own and its cluster's, for
 // everybody and for this consumer.
 func (s *State) Verdict(k federation.ExportKey, consumer federation.ClusterID) (Verdict, bool) {
-	x := s.export(k)
-	if x == nil {
-		return Verdict{}, false
+	_, v, ok := s.Look(k, consumer)
+	return v, ok
+}
+
+// Look is Export and Verdict in one. The export is shared and must not be changed.
+func (s *State) Look(k federation.ExportKey, consumer federation.ClusterID) (*federation.Export, Verdict, bool) {
+	c := s.clusters[k.Cluster]
+	if c == nil {
+		return nil, Verdict{}, false
 	}
-	own := x.subject
+	x := c.exports[k.Service]
+	if x == nil {
+		return nil, Verdict{}, false
+	}
+	return &x.spec, verdict(&c.facts.subject, x.subject, consumer), true
+}
+
+// verdict is the worse of a cluster's state and that of an export of it, which is nil at rest.
+func verdict(cl, own *subject, consumer federation.ClusterID) Verdict {
 	if own == nil {
 		own = &atRest
 	}
-	cl := &s.clusters[k.Cluster].facts.subject
 	v := Verdict{Reason: Serving, Stale: cl.stale, Share: 100, Pinned: own.mode == Pin}
 	v.Cordoned = cl.mode == Cordon || own.mode == Cordon
 	switch {
@@ -274,7 +295,7 @@ func (s *State) Verdict(k federation.ExportKey, consumer federation.ClusterID) (
 			}
 		}
 	}
-	return v, true
+	return v
 }
 
 // see makes the verdict as bad as the cell.

@@ -17,6 +17,8 @@ type Resource struct {
 // Key returns the key under which the resource stands, unique in a spoke's state; empty for an empty resource.
 func (r Resource) Key() string {
 	switch {
+	case r.VIP != nil && r.VIP.Federated(): // a member may have its own VIP of the service beside it
+		return "federated/" + r.VIP.Owner.Service.String()
 	case r.VIP != nil:
 		return "vip/" + r.VIP.Owner.Service.String()
 	case r.EndpointSet != nil:

@@ -9,47 +9,84 @@ import (
 	"github.com/tailgate-project/tailgate/federation"
 )
 
-// hashLen is how many hex digits of a name's hash stand at the end of a name that had to be cut.
+// hashLen is how many hex digits of a name's hash stand at the end of a name that had to be changed.
 const hashLen = 8
 
-// names returns the registry name of an export and of its Tailscale Service, which adds the cluster's id so that two
-// clusters can never share one by accident (tailscale/tailscale#16752). With qualified, the namespace is part of both.
-func names(e federation.Export, qualified bool) (name, service string) {
-	parts := []string{"local", e.Tailnet}
-	if e.Key.Service.Kind == federation.KindListener {
+// names returns the registry name of a VIP and that of its Tailscale Service, which adds the cluster's id so that two
+// clusters can never share one by accident (tailscale/tailscale#16752). A federated VIP is shared on purpose and has
+// one name. With qualified, the namespace is part of both.
+func names(v federation.VIP, qualified bool) (name, service string) {
+	id := v.Owner.Service
+	listener := id.Kind == federation.KindListener
+	var parts []string
+	switch {
+	case v.Federated():
+		parts = []string{"federated", v.Tailnet}
+	case listener:
 		parts = []string{"gateway"}
+	default:
+		parts = []string{"local", v.Tailnet}
 	}
 	if qualified {
-		parts = append(parts, e.Key.Service.Namespace)
+		parts = append(parts, id.Namespace)
 	}
-	if e.Key.Service.Kind == federation.KindListener {
-		gateway, listener := e.Key.Service.Gateway()
-		parts = append(parts, gateway, listener, strconv.Itoa(int(e.Ports[0].Port)))
+	if listener {
+		gateway, section := id.Gateway()
+		parts = append(parts, gateway, section)
 	} else {
-		parts = append(parts, e.Key.Service.Name)
+		parts = append(parts, id.Name)
 	}
-	return label(parts...), label(append(parts, string(e.Key.Cluster))...)
+	if v.Federated() {
+		name = label(parts...)
+		return name, name
+	}
+	if listener {
+		parts = append(parts, strconv.Itoa(int(v.Ports[0].Port)))
+	}
+	return label(parts...), label(append(parts, string(v.Owner.Cluster))...)
 }
 
-// label joins the parts to an RFC 1123 label. What is not a letter, digit or '-' becomes '-'; a label that is too
-// long, or that had to be changed, ends in a hash of the parts, so that different parts stay different labels.
+// label joins the parts, the first of which is a label, with '-' to an RFC 1123 label. Capitals of ASCII become small. Each run of other characters
+// that a label cannot have, such as dots, letters beyond ASCII and bytes that are no UTF-8, becomes one '-', none at the
+// ends of a part; a part that has nothing else is left out. A label that is too long is cut. Whatever was changed in one
+// of these ways ends in a hash of the parts, so that what differed goes on to differ.
 func label(parts ...string) string {
 	whole := strings.Join(parts, "-")
-	clean := strings.Trim(strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-':
-			return r
-		case r >= 'A' && r <= 'Z':
-			return r - 'A' + 'a'
+	if federation.IsLabel(whole) {
+		return whole
+	}
+	var clean []string
+	for _, part := range parts {
+		if part = labelPart(part); part != "" {
+			clean = append(clean, part)
 		}
-		return '-'
-	}, whole), "-")
-	if clean == whole && len(clean) <= federation.MaxLabel {
-		return clean
+	}
+	stem := strings.Join(clean, "-")
+	if keep := federation.MaxLabel - hashLen - 1; len(stem) > keep {
+		stem = strings.TrimRight(stem[:keep], "-")
 	}
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
-	if keep := federation.MaxLabel - hashLen - 1; len(clean) > keep {
-		clean = strings.TrimRight(clean[:keep], "-")
+	return stem + "-" + hex.EncodeToString(sum[:])[:hashLen]
+}
+
+// labelPart returns what of a part can stand in a label.
+func labelPart(part string) string {
+	var b strings.Builder
+	gap := false
+	for _, r := range part {
+		switch {
+		case r >= 'A' && r <= 'Z':
+			r += 'a' - 'A'
+		case r == '-', r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+		default:
+			gap = true
+			continue
+		}
+		if gap {
+			b.WriteByte('-')
+			gap = false
+		}
+		b.WriteRune(r)
 	}
-	return strings.TrimLeft(clean+"-"+hex.EncodeToString(sum[:])[:hashLen], "-")
+	return strings.Trim(b.String(), "-")
 }

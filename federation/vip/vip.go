@@ -1,15 +1,29 @@
-// Package vip is the registry of VIPs: which export has which name and which addresses.
+// Package vip is the registry of VIPs: which export, or which federated service, has which name and which addresses.
 //
 // A change goes through three steps. Plan says what would change and changes nothing; the caller stores that; Apply
 // makes it so. Nobody hears of a VIP that is not stored, and applying the stored changes again gives the same
 // registry.
+//
+// The addresses of a VIP come from one of two providers. Where the control server has Tailscale Services, it gives
+// them, and [Registry.PlanAssign] takes them in. Where it has none, as headscale, they come from a reserved range, a
+// [Pool], lowest free first, and each is announced as a route of one address.
+//
+// The laws of the registry are:
+//   - No two VIPs have the same owner, the same ServiceName or an address in common.
+//   - What a VIP was once given, its names and addresses, it keeps until it is deleted. Nobody takes it away: what
+//     would is an error that names both sides. Only a claim that has no address yet may change its names, to those
+//     that its owner's VIP is found to have in the tailnet.
+//   - A VIP that was released keeps both until its quarantine ends. Its owner may come back to it meanwhile.
+//   - From a range with n free addresses, n VIPs get distinct ones; the next waits until one is free again.
+//   - Claiming twice is claiming once.
+//
+// Claims, releases and the next deadline cost O(log n) of n VIPs; what is due costs by how much is due.
 package vip
 
 import (
 	"cmp"
 	"errors"
-	"fmt"
-	"maps"
+	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -17,15 +31,25 @@ import (
 	"github.com/tailgate-project/tailgate/federation"
 )
 
+// Errors of claims.
 var (
 	// ErrNoPorts reports an export without a port: it cannot have a VIP.
 	ErrNoPorts = errors.New("export has no port")
+	// ErrNameTaken reports a VIP whose name belongs to another one, with the namespace too, or whose owner has one of
+	// another name.
+	ErrNameTaken = errors.New("name belongs to another VIP")
+	// ErrRangeFull reports a range without a free address. The VIP waits for one.
+	ErrRangeFull = errors.New("no free address")
+)
+
+// Errors of what a provider says.
+var (
 	// ErrUnknown reports a Tailscale Service that the registry does not know.
 	ErrUnknown = errors.New("no such VIP")
+	// ErrInvalid reports a VIP or an address that the registry cannot hold.
+	ErrInvalid = errors.New("not a valid VIP")
 	// ErrAddressTaken reports an address that another VIP holds, or held within its quarantine.
 	ErrAddressTaken = errors.New("address belongs to another VIP")
-	// ErrNameTaken reports an export whose name, with the namespace, belongs to another one.
-	ErrNameTaken = errors.New("name belongs to another VIP")
 	// ErrAddressChanged reports addresses that differ from those that the VIP has: a VIP once given is kept.
 	ErrAddressChanged = errors.New("addresses of a VIP never change")
 )
@@ -36,6 +60,9 @@ type Entry struct {
 	// ReleasedAt is when the export went away, zero while it is there. A released VIP rests until its quarantine
 	// ends: its export may come back to it, nobody else may have it.
 	ReleasedAt time.Time
+	// Epoch is the hub's epoch when the owner's claim was last made or changed; zero if a VIP was adopted and not
+	// claimed since.
+	Epoch uint64
 }
 
 // Change puts an entry in place of the one with the same ServiceName, or deletes that.
@@ -44,187 +71,176 @@ type Change struct {
 	Delete bool
 }
 
-// Registry holds the entries under three indexes that always agree. The zero value is not ready, use [New].
+// Options are what a registry goes by.
+type Options struct {
+	// Quarantine is how long the names and addresses of a released VIP rest.
+	Quarantine time.Duration
+	// Pool is the range that VIPs get their addresses from, one each. Nil if they come from outside.
+	Pool *Pool
+	// Epoch is that of the hub whose registry this is; it marks the claims.
+	Epoch uint64
+}
+
+// Registry holds the entries, under indexes that always agree. It is not safe for concurrent use. The zero value is not
+// ready, use [New].
+//
+// Entries that it gives away share their Addrs and Ports with it: they are to be read, and copied before they are
+// changed. Apply replaces an entry and never changes it, so what was given away stays as it was.
 type Registry struct {
 	quarantine time.Duration
-	byService  map[string]Entry
-	byOwner    map[federation.ExportKey]string
-	byAddr     map[netip.Addr]string
+	epoch      uint64
+	pool       *Pool
+	free       bitset // of the pool's addresses, those that nobody holds
+
+	byService index[*record, string]
+	byOwner   index[*record, federation.ExportKey]
+	byAddr    index[holding, [16]byte]
+	resting   queue // the released, by when
+	waiting   queue // those that are claimed and have no address, by name
+	words     words
 }
 
-// New returns an empty registry in which released VIPs rest for the quarantine.
-func New(quarantine time.Duration) *Registry {
-	return &Registry{
-		quarantine: quarantine,
-		byService:  map[string]Entry{},
-		byOwner:    map[federation.ExportKey]string{},
-		byAddr:     map[netip.Addr]string{},
+// record is an entry in the registry.
+type record struct {
+	Entry
+	// place is where it stands in its queue.
+	place int
+}
+
+// holding is one of the addresses of an entry.
+type holding struct {
+	*record
+	n int
+}
+
+// New returns an empty registry.
+func New(o Options) *Registry {
+	r := &Registry{
+		quarantine: o.Quarantine,
+		epoch:      o.Epoch,
+		byService:  newIndex(func(e *record) string { return e.ServiceName }),
+		byOwner:    newIndex(func(e *record) federation.ExportKey { return e.Owner }),
+		byAddr:     newIndex(func(h holding) [16]byte { return h.Addrs[h.n].As16() }),
+		resting: queue{less: func(a, b *record) bool {
+			return cmp.Or(a.ReleasedAt.Compare(b.ReleasedAt), cmp.Compare(a.ServiceName, b.ServiceName)) < 0
+		}},
+		waiting: queue{less: func(a, b *record) bool { return a.ServiceName < b.ServiceName }},
+		words:   words{},
 	}
+	r.SetPool(o.Pool)
+	return r
 }
 
-// Get returns the entry of an export, released ones included.
-func (r *Registry) Get(owner federation.ExportKey) (Entry, bool) {
-	e, ok := r.byService[r.byOwner[owner]]
-	return e, ok
+// Len returns how many entries there are, released ones included.
+func (r *Registry) Len() int { return r.byService.used }
+
+// Get returns the entry of an owner, released ones included. A federated VIP's owner has no cluster.
+func (r *Registry) Get(owner federation.ExportKey) (Entry, bool) { return entry(r.byOwner.get(owner)) }
+
+// Lookup is Get without a copy. The entry must not be changed; the registry does not change it either, but puts another
+// in its place.
+func (r *Registry) Lookup(owner federation.ExportKey) (*Entry, bool) {
+	rec, ok := r.byOwner.get(owner)
+	if !ok {
+		return nil, false
+	}
+	return &rec.Entry, true
 }
 
 // Named returns the entry of a Tailscale Service, released ones included.
-func (r *Registry) Named(service string) (Entry, bool) {
-	e, ok := r.byService[service]
-	return e, ok
+func (r *Registry) Named(service string) (Entry, bool) { return entry(r.byService.get(service)) }
+
+// Holder returns the entry that holds an address, released ones included.
+func (r *Registry) Holder(a netip.Addr) (Entry, bool) {
+	h, ok := r.byAddr.get(a.As16())
+	return entry(h.record, ok)
+}
+
+func entry(rec *record, ok bool) (Entry, bool) {
+	if !ok {
+		return Entry{}, false
+	}
+	return rec.Entry, true
+}
+
+// All returns the entries as they are now, sorted by ServiceName, without copying them: they must not be changed. The
+// registry may be, meanwhile.
+func (r *Registry) All() iter.Seq[*Entry] {
+	return func(yield func(*Entry) bool) {
+		for _, rec := range r.sorted() {
+			if !yield(&rec.Entry) {
+				return
+			}
+		}
+	}
 }
 
 // Entries returns all entries, sorted by ServiceName.
 func (r *Registry) Entries() []Entry {
-	return slices.SortedFunc(maps.Values(r.byService), func(a, b Entry) int { return cmp.Compare(a.ServiceName, b.ServiceName) })
-}
-
-// PlanClaim plans the VIP of an export: the one that it has or had, or a new one without addresses. It returns no
-// change when the registry says so already.
-func (r *Registry) PlanClaim(x federation.Export) ([]Change, error) {
-	if len(x.Ports) == 0 {
-		return nil, fmt.Errorf("%s: %w", x.Key, ErrNoPorts)
-	}
-	if e, ok := r.Get(x.Key); ok {
-		if e.ReleasedAt.IsZero() && slices.Equal(e.Ports, x.Ports) && e.Tailnet == x.Tailnet && e.TailnetRef == x.TailnetRef {
-			return nil, nil
-		}
-		e.ReleasedAt, e.Ports, e.Tailnet, e.TailnetRef = time.Time{}, x.Ports, x.Tailnet, x.TailnetRef
-		return []Change{{Entry: e}}, nil
-	}
-	name, service := names(x, false)
-	if _, taken := r.byService[service]; taken {
-		name, service = names(x, true)
-	}
-	if holder, taken := r.byService[service]; taken {
-		return nil, fmt.Errorf("%s: %w: %s is of %s", x.Key, ErrNameTaken, service, holder.Owner)
-	}
-	return []Change{{Entry: Entry{VIP: federation.VIP{
-		Owner: x.Key, Name: name, ServiceName: service, Tailnet: x.Tailnet, TailnetRef: x.TailnetRef, Ports: slices.Clone(x.Ports),
-	}}}}, nil
-}
-
-// PlanAssign plans the addresses that the provider gave for a Tailscale Service.
-func (r *Registry) PlanAssign(service string, addrs []netip.Addr) ([]Change, error) {
-	e, ok := r.byService[service]
-	if !ok {
-		return nil, fmt.Errorf("%s: %w", service, ErrUnknown)
-	}
-	if slices.Equal(e.Addrs, addrs) {
-		return nil, nil
-	}
-	if len(e.Addrs) > 0 {
-		return nil, fmt.Errorf("%s: %w: has %v, was given %v", service, ErrAddressChanged, e.Addrs, addrs)
-	}
-	for _, a := range addrs {
-		if holder, taken := r.byAddr[a]; taken {
-			return nil, fmt.Errorf("%s: %w: %s is of %s", service, ErrAddressTaken, a, holder)
-		}
-	}
-	e.Addrs = slices.Clone(addrs)
-	return []Change{{Entry: e}}, nil
-}
-
-// PlanAdopt plans an entry for a VIP that was found in the tailnet and that the registry does not know, as after a
-// lost store. Its name and addresses are kept as they are. A VIP that is known, or contradicts the registry, is not
-// adopted.
-func (r *Registry) PlanAdopt(v federation.VIP, now time.Time) ([]Change, error) {
-	if _, known := r.byService[v.ServiceName]; known {
-		return nil, nil
-	}
-	if s, has := r.byOwner[v.Owner]; has {
-		return nil, fmt.Errorf("adopt %s: %w: %s has %s", v.ServiceName, ErrNameTaken, v.Owner, s)
-	}
-	for _, a := range v.Addrs {
-		if holder, taken := r.byAddr[a]; taken {
-			return nil, fmt.Errorf("adopt %s: %w: %s is of %s", v.ServiceName, ErrAddressTaken, a, holder)
-		}
-	}
-	return []Change{{Entry: Entry{VIP: v, ReleasedAt: now}}}, nil
-}
-
-// PlanRelease plans the start of the quarantine of an export's VIP.
-func (r *Registry) PlanRelease(owner federation.ExportKey, now time.Time) []Change {
-	e, ok := r.Get(owner)
-	if !ok || !e.ReleasedAt.IsZero() {
-		return nil
-	}
-	e.ReleasedAt = now
-	return []Change{{Entry: e}}
-}
-
-// PlanExpire plans the end of all entries whose quarantine is over, sorted by ServiceName.
-func (r *Registry) PlanExpire(now time.Time) []Change {
-	var out []Change
-	for _, e := range r.Entries() {
-		if !e.ReleasedAt.IsZero() && !now.Before(e.ReleasedAt.Add(r.quarantine)) {
-			out = append(out, Change{Entry: e, Delete: true})
-		}
+	out := make([]Entry, 0, r.Len())
+	for e := range r.All() {
+		out = append(out, *e)
 	}
 	return out
 }
 
-// Deadline returns when [Registry.PlanExpire] will next have something to say.
-func (r *Registry) Deadline() (time.Time, bool) {
-	var at time.Time
-	for _, e := range r.byService {
-		if !e.ReleasedAt.IsZero() && (at.IsZero() || e.ReleasedAt.Before(at)) {
-			at = e.ReleasedAt
-		}
-	}
-	return at.Add(r.quarantine), !at.IsZero()
+func (r *Registry) sorted() []*record {
+	return slices.SortedFunc(r.byService.all(), func(a, b *record) int { return cmp.Compare(a.ServiceName, b.ServiceName) })
 }
 
-// Apply makes the changes. It is deterministic, and changes that were planned on this registry, or stored by one,
-// cannot fail.
+// Apply makes the changes, in their order. It is deterministic, and changes that were planned on this registry, or
+// stored by one, cannot fail. Changes that contradict one another are made as far as they can be; [Registry.Check]
+// names them.
 func (r *Registry) Apply(changes []Change) {
 	for _, c := range changes {
-		r.drop(c.Entry.ServiceName)
-		if c.Delete {
-			continue
+		if old, ok := r.byService.get(c.Entry.ServiceName); ok {
+			r.drop(old)
 		}
-		r.byService[c.Entry.ServiceName] = c.Entry
-		r.byOwner[c.Entry.Owner] = c.Entry.ServiceName
-		for _, a := range c.Entry.Addrs {
-			r.byAddr[a] = c.Entry.ServiceName
+		if !c.Delete {
+			r.put(c.Entry)
 		}
 	}
 }
 
-func (r *Registry) drop(service string) {
-	e, ok := r.byService[service]
-	if !ok {
-		return
+// put takes in an entry whose name is free.
+func (r *Registry) put(e Entry) {
+	rec := &record{Entry: e}
+	rec.Addrs, rec.Ports = slices.Clip(slices.Clone(e.Addrs)), slices.Clip(slices.Clone(e.Ports))
+	r.words.share(&rec.Entry)
+	r.byService.put(rec)
+	r.byOwner.put(rec)
+	for n, a := range rec.Addrs {
+		r.byAddr.put(holding{rec, n})
+		if i, ok := r.pool.ordinal(a); ok {
+			r.free.clear(i)
+		}
 	}
-	delete(r.byService, service)
-	delete(r.byOwner, e.Owner)
-	for _, a := range e.Addrs {
-		delete(r.byAddr, a)
+	if q := r.queue(rec); q != nil {
+		q.add(rec)
 	}
 }
 
-// Check returns what is broken in the registry: an address or an export under two names, an index that disagrees, a
-// name that is no label. A sound registry returns nothing.
-func (r *Registry) Check() []error {
-	var errs []error
-	addrs, owners := map[netip.Addr]string{}, map[federation.ExportKey]string{}
-	for _, e := range r.Entries() {
-		if !federation.IsLabel(e.ServiceName) || !federation.IsLabel(e.Name) {
-			errs = append(errs, fmt.Errorf("%s (%s) is not an RFC 1123 label", e.ServiceName, e.Name))
-		}
-		if other, taken := owners[e.Owner]; taken {
-			errs = append(errs, fmt.Errorf("%s has two VIPs, %s and %s", e.Owner, other, e.ServiceName))
-		}
-		owners[e.Owner] = e.ServiceName
-		for _, a := range e.Addrs {
-			if other, taken := addrs[a]; taken {
-				errs = append(errs, fmt.Errorf("%s is held by %s and %s", a, other, e.ServiceName))
-			}
-			addrs[a] = e.ServiceName
+func (r *Registry) drop(rec *record) {
+	r.byService.remove(rec)
+	r.byOwner.remove(rec)
+	for n, a := range rec.Addrs {
+		if i, ok := r.pool.ordinal(a); r.byAddr.remove(holding{rec, n}) && ok {
+			r.free.set(i)
 		}
 	}
-	if !maps.Equal(addrs, r.byAddr) || !maps.Equal(owners, r.byOwner) {
-		errs = append(errs, errors.New("the registry's indexes disagree with its entries"))
+	if q := r.queue(rec); q != nil {
+		q.remove(rec)
 	}
-	return errs
+	r.words.leave(&rec.Entry)
+}
+
+// queue returns the queue that an entry stands in, nil if in none.
+func (r *Registry) queue(rec *record) *queue {
+	switch {
+	case !rec.ReleasedAt.IsZero():
+		return &r.resting
+	case len(rec.Addrs) == 0:
+		return &r.waiting
+	}
+	return nil
 }

@@ -1,9 +1,8 @@
 package vip_test
 
 import (
+	"encoding/json"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"testing"
@@ -19,8 +18,10 @@ import (
 const quarantine = time.Hour
 
 var (
-	start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	addrs = cmpopts.EquateComparable(netip.Addr{})
+	start   = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	addrs   = cmpopts.EquateComparable(netip.Addr{})
+	webapp  = federation.Service("default", "webapp")
+	another = federation.Service("default", "another")
 )
 
 func export(cluster federation.ClusterID, id federation.ServiceID, port uint16) federation.Export {
@@ -29,6 +30,8 @@ func export(cluster federation.ClusterID, id federation.ServiceID, port uint16) 
 		Ports: []federation.Port{{Port: port, Protocol: federation.TCP}}, Ready: 1,
 	}
 }
+
+func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func claim(t *testing.T, r *vip.Registry, x federation.Export) vip.Entry {
 	t.Helper()
@@ -44,6 +47,19 @@ func claim(t *testing.T, r *vip.Registry, x federation.Export) vip.Entry {
 	return e
 }
 
+func assign(t *testing.T, r *vip.Registry, service string, given ...string) {
+	t.Helper()
+	var as []netip.Addr
+	for _, s := range given {
+		as = append(as, ip(s))
+	}
+	changes, err := r.PlanAssign(service, as)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Apply(changes)
+}
+
 func check(t *testing.T, r *vip.Registry) {
 	t.Helper()
 	for _, err := range r.Check() {
@@ -51,159 +67,220 @@ func check(t *testing.T, r *vip.Registry) {
 	}
 }
 
-func TestNames(t *testing.T) {
-	for name, tc := range map[string]struct {
-		export        federation.Export
-		name, service string
-	}{
-		"service":  {export("cluster2", federation.Service("default", "webapp"), 80), "local-production-webapp", "local-production-webapp-cluster2"},
-		"listener": {export("cluster2", federation.Listener("infra", "main-gateway", "http"), 80), "gateway-main-gateway-http-80", "gateway-main-gateway-http-80-cluster2"},
-		"too-long": {export("c", federation.Service("default", strings.Repeat("a", 60)), 80), "local-production-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-eec2f2f0", "local-production-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-1bf7f1ef"},
-		"dots":     {export("c", federation.Service("default", "web.v2"), 80), "local-production-web-v2-95dcd3d2", "local-production-web-v2-c-bbe2f4db"},
-		"capitals": {export("c", federation.Service("default", "Web"), 80), "local-production-web-13da8c0c", "local-production-web-c-9941f29a"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := vip.New(quarantine)
-			e := claim(t, r, tc.export)
-			if e.Name != tc.name || e.ServiceName != tc.service {
-				t.Errorf("names %q and %q, want %q and %q", e.Name, e.ServiceName, tc.name, tc.service)
-			}
-			check(t, r)
-		})
+// stored returns the changes as a store gives them back.
+func stored(t *testing.T, changes []vip.Change) []vip.Change {
+	t.Helper()
+	text, err := json.Marshal(changes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []vip.Change
+	if err := json.Unmarshal(text, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// wantError fails unless err wraps want and says all of the words.
+func wantError(t *testing.T, what string, err, want error, words ...string) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s: %v, want %v", what, err, want)
+		return
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("%s: %q does not say %q", what, err, w)
+		}
 	}
 }
 
-func TestClashAddsTheNamespace(t *testing.T) {
-	r := vip.New(quarantine)
-	first := claim(t, r, export("c1", federation.Service("default", "webapp"), 80))
-	second := claim(t, r, export("c1", federation.Service("shop", "webapp"), 80))
-	if first.ServiceName != "local-production-webapp-c1" || second.ServiceName != "local-production-shop-webapp-c1" {
-		t.Errorf("names %q and %q", first.ServiceName, second.ServiceName)
+func TestClaimingTwiceIsClaimingOnce(t *testing.T) {
+	r := vip.New(vip.Options{Epoch: 1})
+	x := export("c1", webapp, 80)
+	claim(t, r, x)
+	if changes, err := r.PlanClaim(x); err != nil || len(changes) > 0 {
+		t.Errorf("the second claim plans %v, %v", changes, err)
+	}
+	if r.Len() != 1 {
+		t.Errorf("%d entries", r.Len())
+	}
+}
+
+func TestAClaimBearsItsEpoch(t *testing.T) {
+	x := export("c1", webapp, 80)
+	old := vip.New(vip.Options{Quarantine: quarantine, Epoch: 3})
+	if e := claim(t, old, x); e.Epoch != 3 {
+		t.Errorf("epoch %d, want 3", e.Epoch)
+	}
+	r := vip.New(vip.Options{Quarantine: quarantine, Epoch: 7})
+	for e := range old.All() {
+		r.Apply([]vip.Change{{Entry: *e}})
+	}
+	if e := claim(t, r, x); e.Epoch != 3 {
+		t.Errorf("a claim that changes nothing was made anew in epoch %d", e.Epoch)
+	}
+	assign(t, r, "local-production-webapp-c1", "100.100.0.1")
+	r.Apply(r.PlanRelease(x.Key, start))
+	if e, _ := r.Get(x.Key); e.Epoch != 3 {
+		t.Errorf("epoch %d after the release, want that of the claim, 3", e.Epoch)
+	}
+	if e := claim(t, r, x); e.Epoch != 7 {
+		t.Errorf("epoch %d after another claim, want 7", e.Epoch)
 	}
 	check(t, r)
 }
 
 func TestAVIPOnceGivenIsKept(t *testing.T) {
-	r := vip.New(quarantine)
-	x := export("c1", federation.Service("default", "webapp"), 80)
+	r := vip.New(vip.Options{Quarantine: quarantine})
+	x := export("c1", webapp, 80)
 	e := claim(t, r, x)
-	ip := []netip.Addr{netip.MustParseAddr("100.100.0.1")}
-	changes, err := r.PlanAssign(e.ServiceName, ip)
-	if err != nil {
-		t.Fatal(err)
+	given := []netip.Addr{ip("100.100.0.1"), ip("fd7a::1")}
+	assign(t, r, e.ServiceName, "fd7a::1", "100.100.0.1", "::ffff:100.100.0.1")
+	if changes, err := r.PlanAssign(e.ServiceName, given); err != nil || len(changes) > 0 {
+		t.Errorf("the same addresses in another order plan %v, %v", changes, err)
 	}
-	r.Apply(changes)
-
-	if _, err := r.PlanAssign(e.ServiceName, []netip.Addr{netip.MustParseAddr("100.100.0.9")}); !errors.Is(err, vip.ErrAddressChanged) {
-		t.Errorf("another address: %v, want ErrAddressChanged", err)
-	}
-	other := claim(t, r, export("c2", federation.Service("default", "webapp"), 80))
-	if _, err := r.PlanAssign(other.ServiceName, ip); !errors.Is(err, vip.ErrAddressTaken) {
-		t.Errorf("the address of another VIP: %v, want ErrAddressTaken", err)
-	}
+	_, err := r.PlanAssign(e.ServiceName, []netip.Addr{ip("100.100.0.9")})
+	wantError(t, "another address", err, vip.ErrAddressChanged, "100.100.0.1", "100.100.0.9", "delete svc:"+e.ServiceName)
+	other := claim(t, r, export("c2", webapp, 80))
+	_, err = r.PlanAssign(other.ServiceName, given[1:])
+	wantError(t, "the address of another VIP", err, vip.ErrAddressTaken, "fd7a::1", e.ServiceName, x.Key.String(), "delete svc:"+other.ServiceName)
 
 	r.Apply(r.PlanRelease(x.Key, start))
-	if _, err := r.PlanAssign(other.ServiceName, ip); !errors.Is(err, vip.ErrAddressTaken) {
-		t.Errorf("an address in quarantine: %v, want ErrAddressTaken", err)
+	_, err = r.PlanAssign(other.ServiceName, given)
+	wantError(t, "an address in quarantine", err, vip.ErrAddressTaken)
+	if kept, ok := r.Lookup(x.Key); !ok || !kept.ReleasedAt.Equal(start) {
+		t.Errorf("Lookup() = %v, %v", kept, ok)
+	}
+	if kept, ok := r.Lookup(export("c9", webapp, 80).Key); ok {
+		t.Errorf("Lookup() of nobody = %v", kept)
+	}
+	if holder, ok := r.Holder(given[1]); !ok || holder.ServiceName != e.ServiceName {
+		t.Errorf("Holder() = %v, %v", holder, ok)
 	}
 	x.Ports[0].Port = 8080
-	if got := claim(t, r, x); got.ServiceName != e.ServiceName || !cmp.Equal(got.Addrs, ip, addrs) || got.Ports[0].Port != 8080 || !got.ReleasedAt.IsZero() {
+	if got := claim(t, r, x); got.ServiceName != e.ServiceName || !cmp.Equal(got.Addrs, given, addrs) || got.Ports[0].Port != 8080 || !got.ReleasedAt.IsZero() {
 		t.Errorf("the export came back to %+v", got)
 	}
 	check(t, r)
 }
 
-func TestQuarantineEnds(t *testing.T) {
-	r := vip.New(quarantine)
-	x := export("c1", federation.Service("default", "webapp"), 80)
-	claim(t, r, x)
-	r.Apply(r.PlanRelease(x.Key, start))
+func TestAssignRefuses(t *testing.T) {
+	r := vip.New(vip.Options{})
+	e := claim(t, r, export("c1", webapp, 80))
+	_, err := r.PlanAssign("nobody", []netip.Addr{ip("100.100.0.1")})
+	wantError(t, "a name that nobody has", err, vip.ErrUnknown, "nobody")
+	for what, a := range map[string]netip.Addr{"no address": {}, "a zone": ip("fe80::1%eth0")} {
+		_, err := r.PlanAssign(e.ServiceName, []netip.Addr{a})
+		wantError(t, what, err, vip.ErrInvalid, e.ServiceName)
+	}
+	if changes, err := r.PlanAssign(e.ServiceName, nil); err != nil || len(changes) > 0 {
+		t.Errorf("no addresses plan %v, %v", changes, err)
+	}
+}
+
+func TestQuarantine(t *testing.T) {
+	r := vip.New(vip.Options{Quarantine: quarantine})
+	if _, ok := r.Deadline(); ok || len(r.PlanExpire(start)) > 0 {
+		t.Error("an empty registry has a deadline")
+	}
+	// Released in the order c, a, b; each a minute after the other.
+	for i, cluster := range []federation.ClusterID{"c", "a", "b"} {
+		x := export(cluster, webapp, 80)
+		claim(t, r, x)
+		r.Apply(r.PlanRelease(x.Key, start.Add(time.Duration(i)*time.Minute)))
+		if again := r.PlanRelease(x.Key, start.Add(time.Hour)); len(again) > 0 {
+			t.Errorf("released twice: %v", again)
+		}
+	}
+	if again := r.PlanRelease(export("d", webapp, 80).Key, start); len(again) > 0 {
+		t.Errorf("released what is not there: %v", again)
+	}
+	claim(t, r, export("stays", webapp, 80))
+	expired := func(at time.Time) (names []string) {
+		for _, c := range r.PlanExpire(at) {
+			if names = append(names, c.Entry.ServiceName); !c.Delete {
+				t.Errorf("%s is not deleted", c.Entry.ServiceName)
+			}
+		}
+		return names
+	}
 	at, ok := r.Deadline()
 	if !ok || !at.Equal(start.Add(quarantine)) {
 		t.Errorf("Deadline() = %v, %v", at, ok)
 	}
-	if got := r.PlanExpire(at.Add(-time.Nanosecond)); len(got) > 0 {
+	if got := expired(at.Add(-time.Nanosecond)); len(got) > 0 {
 		t.Errorf("expired early: %v", got)
 	}
-	r.Apply(r.PlanExpire(at))
-	if _, ok := r.Get(x.Key); ok {
-		t.Error("still there after its quarantine")
+	if d := cmp.Diff([]string{"local-production-webapp-c"}, expired(at)); d != "" {
+		t.Errorf("at the deadline (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff([]string{"local-production-webapp-a", "local-production-webapp-b", "local-production-webapp-c"}, expired(at.Add(time.Hour))); d != "" {
+		t.Errorf("when all are over (-want +got):\n%s", d)
+	}
+	forget := r.PlanForget("local-production-webapp-b", at.Add(time.Hour))
+	if d := cmp.Diff(r.PlanExpire(at.Add(time.Hour))[1:2], forget, addrs); d != "" {
+		t.Errorf("PlanForget (-want +got):\n%s", d)
+	}
+	for what, got := range map[string][]vip.Change{
+		"early": r.PlanForget("local-production-webapp-b", at), "claimed": r.PlanForget("local-production-webapp-stays", at), "unknown": r.PlanForget("x", at),
+	} {
+		if len(got) > 0 {
+			t.Errorf("%s: forgot %v", what, got)
+		}
+	}
+	r.Apply(r.PlanExpire(at.Add(time.Hour)))
+	if _, ok := r.Deadline(); ok || r.Len() != 1 {
+		t.Errorf("%d entries are left, with a deadline: %v", r.Len(), ok)
 	}
 	check(t, r)
 }
 
-func TestAdoptKeepsWhatTheTailnetHas(t *testing.T) {
-	x := export("c1", federation.Service("default", "webapp"), 80)
-	found := federation.VIP{Owner: x.Key, Name: "old", ServiceName: "old-c1", Tailnet: "production", Ports: x.Ports, Addrs: []netip.Addr{netip.MustParseAddr("100.100.0.7")}}
-	r := vip.New(quarantine)
-	changes, err := r.PlanAdopt(found, start)
+func TestClaimRefuses(t *testing.T) {
+	r := vip.New(vip.Options{})
+	_, err := r.PlanClaim(federation.Export{})
+	wantError(t, "no port", err, vip.ErrNoPorts)
+	for _, id := range []federation.ClusterID{"", "C1", "c_1"} {
+		_, err = r.PlanClaim(export(id, webapp, 80))
+		wantError(t, "cluster id", err, federation.ErrInvalidClusterID)
+	}
+}
+
+func TestWhatIsHandedOutStaysAsItWas(t *testing.T) {
+	r := vip.New(vip.Options{Quarantine: quarantine})
+	x := export("c1", webapp, 80)
+	changes, err := r.PlanClaim(x)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Apply(changes)
-	if got := claim(t, r, x); cmp.Diff(found, got.VIP, addrs) != "" {
-		t.Errorf("the export has %+v, want the one that was found", got.VIP)
+	x.Ports[0].Port, changes[0].Entry.Ports[0].Port = 1, 2 // theirs, not the registry's
+	e, _ := r.Named("local-production-webapp-c1")
+	if e.Ports[0].Port != 80 {
+		t.Errorf("port %d, want 80", e.Ports[0].Port)
 	}
-	found.ServiceName, found.Owner.Cluster = "other-c2", "c2"
-	if _, err := r.PlanAdopt(found, start); !errors.Is(err, vip.ErrAddressTaken) {
-		t.Errorf("adopt a second holder of an address: %v, want ErrAddressTaken", err)
+	for held := range r.All() {
+		assign(t, r, held.ServiceName, "100.100.0.1")
+		r.Apply(r.PlanRelease(held.Owner, start))
+		if len(held.Addrs) > 0 || !held.ReleasedAt.IsZero() {
+			t.Errorf("an entry changed in the hand: %+v", held)
+		}
 	}
+	e, _ = r.Get(x.Key)
+	_ = append(e.Addrs, ip("100.100.0.2"))
+	_ = append(e.Ports, federation.Port{Port: 1})
+	check(t, r)
 }
 
-func TestClaimRefusesAnExportWithoutPorts(t *testing.T) {
-	if _, err := vip.New(quarantine).PlanClaim(federation.Export{}); !errors.Is(err, vip.ErrNoPorts) {
-		t.Errorf("got %v, want ErrNoPorts", err)
+func TestAllStopsWhenAsked(t *testing.T) {
+	r := vip.New(vip.Options{})
+	for _, id := range []federation.ClusterID{"b", "a", "c"} {
+		claim(t, r, export(id, webapp, 80))
 	}
-}
-
-// FuzzRegistry plays random claims, answers, releases and time against the registry, and checks after each that it is
-// sound, that no export changes its name or address, and that replaying the changes gives the same registry.
-func FuzzRegistry(f *testing.F) {
-	for seed := range uint64(8) {
-		f.Add(seed)
+	for e := range r.All() {
+		if e.Owner.Cluster != "a" {
+			t.Errorf("first is %s, want that of a", e.Owner)
+		}
+		break
 	}
-	f.Fuzz(func(t *testing.T, seed uint64) {
-		rnd := rand.New(rand.NewPCG(seed, 0))
-		r, replay := vip.New(quarantine), vip.New(quarantine)
-		given := map[string][]netip.Addr{}
-		now := start
-		for i := range 200 {
-			x := export(federation.ClusterID(fmt.Sprintf("c%d", rnd.IntN(3))), federation.Service(fmt.Sprintf("n%d", rnd.IntN(3)), fmt.Sprintf("s%d", rnd.IntN(4))), 80)
-			var changes []vip.Change
-			switch rnd.IntN(4) {
-			case 0:
-				changes, _ = r.PlanClaim(x)
-			case 1:
-				if e, ok := r.Get(x.Key); ok {
-					changes, _ = r.PlanAssign(e.ServiceName, []netip.Addr{netip.AddrFrom4([4]byte{100, 100, 0, byte(rnd.IntN(40))})})
-				}
-			case 2:
-				changes = r.PlanRelease(x.Key, now)
-			case 3:
-				now = now.Add(time.Duration(rnd.IntN(40)) * time.Minute)
-				changes = r.PlanExpire(now)
-			}
-			r.Apply(changes)
-			replay.Apply(changes)
-			for _, c := range changes {
-				if c.Delete {
-					delete(given, c.Entry.ServiceName)
-				}
-			}
-			for _, e := range r.Entries() {
-				if had, ok := given[e.ServiceName]; ok && !cmp.Equal(had, e.Addrs, addrs) {
-					t.Fatalf("step %d: %s had %v and has %v", i, e.ServiceName, had, e.Addrs)
-				}
-				if len(e.Addrs) > 0 {
-					given[e.ServiceName] = e.Addrs
-				}
-			}
-			for _, err := range r.Check() {
-				t.Fatalf("step %d: %v", i, err)
-			}
-		}
-		if d := cmp.Diff(r.Entries(), replay.Entries(), addrs); d != "" {
-			t.Errorf("replay differs:\n%s", d)
-		}
-	})
 }

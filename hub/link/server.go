@@ -25,8 +25,8 @@ import (
 
 	"github.com/tailgate-project/tailgate/api/link"
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/ledger"
 	"github.com/tailgate-project/tailgate/federation/linkstate"
-	"github.com/tailgate-project/tailgate/hub/store"
 )
 
 var (
@@ -75,8 +75,8 @@ type Hub interface {
 	Joined(ctx context.Context, c federation.ClusterID, l federation.Locality) error
 	LinkState(ctx context.Context, c federation.ClusterID, up bool) error
 	Observed(ctx context.Context, observer federation.ClusterID, t federation.Target, reachable bool, age time.Duration) error
-	Hosts(ctx context.Context, c federation.ClusterID, hosts []store.Host) error
-	Interest(ctx context.Context, c federation.ClusterID, i store.Interest) error
+	Hosts(ctx context.Context, c federation.ClusterID, hosts []ledger.Host) error
+	Interest(ctx context.Context, c federation.ClusterID, i federation.Interest) error
 }
 
 // Options are a server's parts. All are required but the times.
@@ -364,19 +364,19 @@ func (s *Server) take(ctx context.Context, c federation.ClusterID, r *link.Repor
 		s.Log.Warn("a member refused a resource", "cluster", string(c), "key", f.GetKey(), "reason", f.GetReason())
 	}
 	if p := r.GetProxies(); p != nil {
-		var hosts []store.Host
+		var hosts []ledger.Host
 		for _, h := range p.GetIngress() {
 			if _, err := netip.ParseAddrPort(h.GetAddr()); err != nil {
 				return status.Errorf(codes.InvalidArgument, "ingress host %s: %v", h.GetNodeId(), err)
 			}
-			hosts = append(hosts, store.Host{NodeID: h.GetNodeId(), Addr: h.GetAddr()})
+			hosts = append(hosts, ledger.Host{NodeID: h.GetNodeId(), Addr: h.GetAddr()})
 		}
 		if err := s.Hub.Hosts(ctx, c, hosts); err != nil {
 			return status.FromContextError(err).Err()
 		}
 	}
 	if i := r.GetInterest(); i != nil {
-		in := store.Interest{All: i.GetAll()}
+		in := federation.Interest{All: i.GetAll()}
 		for _, p := range i.GetServices() {
 			id, err := link.ToService(p)
 			if err != nil {
@@ -384,6 +384,8 @@ func (s *Server) take(ctx context.Context, c federation.ClusterID, r *link.Repor
 			}
 			in.Services = append(in.Services, id)
 		}
+		slices.SortFunc(in.Services, federation.ServiceID.Compare)
+		in.Services = slices.Compact(in.Services)
 		if err := s.Hub.Interest(ctx, c, in); err != nil {
 			return status.FromContextError(err).Err()
 		}

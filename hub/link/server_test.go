@@ -18,9 +18,9 @@ import (
 
 	"github.com/tailgate-project/tailgate/api/link"
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/ledger"
 	"github.com/tailgate-project/tailgate/federation/linkstate"
 	hublink "github.com/tailgate-project/tailgate/hub/link"
-	"github.com/tailgate-project/tailgate/hub/store"
 )
 
 // rig is a server on loopback with a hub and members that write down what they are told.
@@ -149,11 +149,11 @@ func (r *rig) Observed(_ context.Context, o federation.ClusterID, t federation.T
 	return r.say("%s sees %s %v %v ago", o, t, reachable, age)
 }
 
-func (r *rig) Hosts(_ context.Context, c federation.ClusterID, hosts []store.Host) error {
+func (r *rig) Hosts(_ context.Context, c federation.ClusterID, hosts []ledger.Host) error {
 	return r.say("%s has hosts %v", c, hosts)
 }
 
-func (r *rig) Interest(_ context.Context, c federation.ClusterID, i store.Interest) error {
+func (r *rig) Interest(_ context.Context, c federation.ClusterID, i federation.Interest) error {
 	return r.say("%s wants %v %v", c, i.All, i.Services)
 }
 

@@ -23,7 +23,7 @@ var ErrForeignVIP = errors.New("the Tailscale Service belongs to somebody else")
 // to have it back.
 const (
 	annotationFederation = "tailgate.dev/federation"
-	annotationOwner      = "tailgate.dev/owner" // cluster/Kind/namespace/name
+	annotationOwner      = "tailgate.dev/owner" // cluster/Kind/namespace/name; no cluster for a federated VIP
 	annotationName       = "tailgate.dev/name"
 	annotationTailnet    = "tailgate.dev/tailnet"
 	annotationPorts      = "tailgate.dev/ports" // name=TCP:80,name=UDP:53
@@ -182,7 +182,11 @@ func restore(s tsapi.VIPService) (federation.VIP, error) {
 	v.Ports = ports
 	addrs, addrsErr := parseAddrs(s)
 	v.Addrs = addrs
-	if err := errors.Join(v.Owner.Cluster.Validate(), idErr, portsErr, addrsErr); err != nil {
+	var clusterErr error
+	if !v.Federated() {
+		clusterErr = v.Owner.Cluster.Validate()
+	}
+	if err := errors.Join(clusterErr, idErr, portsErr, addrsErr); err != nil {
 		return federation.VIP{}, fmt.Errorf("%s is not as this federation made it: %w", s.Name, err)
 	}
 	return v, nil

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/ledger"
 	"github.com/tailgate-project/tailgate/federation/linkstate"
-	"github.com/tailgate-project/tailgate/hub/store"
 )
 
 // journalPage is how many records one answer has at the most.
@@ -26,7 +26,7 @@ type Hub interface {
 
 // Journal reads decisions.
 type Journal interface {
-	Journal(ctx context.Context, after uint64, limit int, service federation.ServiceID) ([]store.Record, error)
+	Journal(ctx context.Context, after uint64, limit int, service federation.ServiceID) ([]ledger.Record, error)
 }
 
 // Options are a handler's parts. All are required.

@@ -19,6 +19,7 @@ import (
 	api "github.com/tailgate-project/tailgate/api/link"
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/federation/linkstate"
+	"github.com/tailgate-project/tailgate/federation/probes"
 	"github.com/tailgate-project/tailgate/spoke"
 	"github.com/tailgate-project/tailgate/spoke/link"
 )
@@ -326,7 +327,7 @@ func TestReports(t *testing.T) {
 	at := time.Now().Add(-2 * time.Second)
 	target := federation.Target{Cluster: "c2"}
 	next := spoke.Report{
-		Observations: map[federation.Target]spoke.Observation{target: {Reachable: false, At: at, Error: "timeout"}}, All: true,
+		Observations: map[federation.Target]probes.Result{target: {Reachable: false, At: at, Error: "timeout"}}, All: true,
 		HostsKnown: true, Hosts: []spoke.Host{{NodeID: "n", Addr: netip.MustParseAddrPort("100.64.0.1:9440")}},
 	}
 	b.spoke.set(next)
@@ -343,7 +344,7 @@ func TestReports(t *testing.T) {
 			t.Fatalf("what did not change is sent again: %v", r)
 		}
 	}
-	next.Observations = map[federation.Target]spoke.Observation{target: {Reachable: false, At: at.Add(time.Second)}}
+	next.Observations = map[federation.Target]probes.Result{target: {Reachable: false, At: at.Add(time.Second)}}
 	next.Hosts = nil
 	b.spoke.set(next)
 	r = until(t, "refreshed observation", b.hub.reports, func(r *api.ReportRequest) bool { return len(r.GetObservations()) > 0 })

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tailgate-project/tailgate/api/link"
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/probes"
 	"github.com/tailgate-project/tailgate/spoke"
 )
 
@@ -86,7 +87,7 @@ func (m *memory) next(r spoke.Report, now time.Time) *link.ReportRequest {
 	return out
 }
 
-func observation(t federation.Target, o spoke.Observation, now time.Time) *link.Observation {
+func observation(t federation.Target, o probes.Result, now time.Time) *link.Observation {
 	out := &link.Observation{
 		Cluster: string(t.Cluster), Reachable: o.Reachable, Error: o.Error,
 		AgeMs: clamp(now.Sub(o.At).Milliseconds()), RttUs: clamp(o.RTT.Microseconds()),

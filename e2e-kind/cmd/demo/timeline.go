@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/tailgate-project/tailgate/federation"
-	"github.com/tailgate-project/tailgate/hub/store"
+	"github.com/tailgate-project/tailgate/federation/ledger"
 	"github.com/tailgate-project/tailgate/spoke"
 
 	"github.com/tailgate-project/tailgate/e2e-kind/lab"
@@ -106,28 +106,27 @@ func (s *scenario) firstProbeFailure(observer string, st spoke.Status) moment {
 	return moment{}
 }
 
-// decision is the hub's first one that took cluster2's webapp away from everybody.
+// decision is the hub's first one that took cluster2, or its webapp alone, away from everybody.
 func (s *scenario) decision(ctx context.Context) (moment, error) {
-	var journal struct{ Records []store.Record }
+	var journal struct{ Records []ledger.Record }
 	if err := getJSON(ctx, s.lab.Status(lab.Management)+"/api/v1/journal?service=Service/default/webapp", &journal); err != nil {
 		return moment{}, err
 	}
 	for _, r := range journal.Records {
-		if r.At.After(s.killed) && r.Export.Cluster == "cluster2" && r.Consumer == "" && r.To == federation.Unhealthy {
+		if r.At.After(s.killed) && r.Subject.Cluster == "cluster2" && r.Consumer == "" && r.To == federation.Unhealthy {
 			return moment{"decision", r.At, fmt.Sprintf("hub, no. %d: %s, %s", r.Seq, r.Reason, votes(r))}, nil
 		}
 	}
 	return moment{}, nil
 }
 
-func votes(r store.Record) string {
+func votes(r ledger.Record) string {
+	v := r.Inputs.Votes
 	var failed []string
-	for _, v := range r.Inputs.Votes {
-		if !v.Reachable {
-			failed = append(failed, string(v.Observer))
-		}
+	for _, c := range v.Failing {
+		failed = append(failed, string(c))
 	}
-	return fmt.Sprintf("%d of %d observers fail (%s)", len(failed), len(r.Inputs.Votes), strings.Join(failed, ", "))
+	return fmt.Sprintf("%d of %d observers fail (%s)", v.Fail, v.Reach+v.Fail, strings.Join(failed, ", "))
 }
 
 // hops says which way a request took, as cluster1's spoke knows it.

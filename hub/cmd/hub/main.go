@@ -18,7 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tailgate-project/tailgate/federation/failover"
+	"github.com/tailgate-project/tailgate/federation/policy"
 )
 
 // joinKeyEnv is where the hub's auth key may be given instead of a file.
@@ -81,8 +81,8 @@ func runCommand() *cobra.Command {
 	f.StringVar(&o.statusAddr, "status-addr", "127.0.0.1:9470", "`address` for /healthz, /readyz, /metrics and /api/v1")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.BoolVar(&o.acceptAll, "accept-all", false, "accept every cluster that joins; then the join keys alone decide who is a member")
-	f.DurationVar(&o.grace, "grace", failover.DefaultPolicy().Grace, "how long a lost control view of a member is borne before it counts")
-	f.DurationVar(&o.failbackDelay, "failback-delay", failover.DefaultPolicy().FailbackDelay, "how long an export must have been good before it serves again")
+	f.DurationVar(&o.grace, "grace", policy.Default().Grace, "how long a lost control view of a member is borne before it counts")
+	f.DurationVar(&o.failbackDelay, "failback-delay", policy.Default().FailbackDelay, "how long an export must have been good before it serves again")
 	f.DurationVar(&o.quarantine, "quarantine", time.Hour, "how long the VIP of an export that went away is kept for it")
 	for _, required := range []string{"state-dir", "tailnet"} {
 		if err := cmd.MarkFlagRequired(required); err != nil {

@@ -24,7 +24,9 @@ import (
 	mcmanager "sigs.k8s.io/multicluster-runtime/pkg/manager"
 
 	"github.com/tailgate-project/tailgate/api/v1alpha1"
-	"github.com/tailgate-project/tailgate/federation/failover"
+	"github.com/tailgate-project/tailgate/federation/coordinator"
+	"github.com/tailgate-project/tailgate/federation/policy"
+	"github.com/tailgate-project/tailgate/federation/vip"
 	"github.com/tailgate-project/tailgate/hub"
 	"github.com/tailgate-project/tailgate/hub/clusters"
 	"github.com/tailgate-project/tailgate/hub/controllers/export"
@@ -105,9 +107,12 @@ func assemble(ctx context.Context, o options, p parts) error {
 		Client: local.GetClient(), Reader: local.GetAPIReader(), Namespace: o.namespace, Federation: o.federation,
 	})
 	vips := provider{tailnets: tailnets}
-	policy := failover.DefaultPolicy()
-	policy.Grace, policy.FailbackDelay = o.grace, o.failbackDelay
-	h, err := hub.New(ctx, hub.Config{Store: p.db, Provider: vips, Log: p.log, Quarantine: o.quarantine, Policy: policy})
+	fallback := policy.Default()
+	fallback.Grace, fallback.FailbackDelay = o.grace, o.failbackDelay
+	h, err := hub.New(ctx, hub.Config{
+		Store: p.db, Provider: vips, Log: p.log,
+		Decisions: coordinator.Config{Fallback: fallback, VIPs: vip.Options{Quarantine: o.quarantine}},
+	})
 	if err != nil {
 		return err
 	}

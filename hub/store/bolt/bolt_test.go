@@ -2,7 +2,9 @@ package bolt_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/federation/failover"
+	"github.com/tailgate-project/tailgate/federation/ledger"
 	"github.com/tailgate-project/tailgate/hub/store"
 	"github.com/tailgate-project/tailgate/hub/store/bolt"
 	"github.com/tailgate-project/tailgate/hub/store/storetest"
@@ -24,51 +27,52 @@ func open(t *testing.T, path string, o bolt.Options) *bolt.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := db.Check(); err != nil {
-			t.Error(err)
-		}
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { shut(t, db) })
 	return db
 }
 
-func TestConformance(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "hub.db")
-	var last *bolt.DB
-	storetest.Run(t, func(t *testing.T) storetest.Store {
-		if last != nil {
-			if err := last.Close(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		db, err := bolt.Open(path, bolt.Options{NoSync: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		last = db
-		return db
-	})
-	if err := last.Check(); err != nil {
+// shut closes a store after a look at whether it is sound.
+func shut(t *testing.T, db *bolt.DB) {
+	t.Helper()
+	if err := db.Check(context.WithoutCancel(t.Context())); err != nil {
 		t.Error(err)
 	}
-	if err := last.Close(); err != nil {
+	if err := db.Close(); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestTheJournalIsBounded(t *testing.T) {
-	db := open(t, filepath.Join(t.TempDir(), "hub.db"), bolt.Options{NoSync: true, JournalLimit: 5})
-	for range 12 {
-		if err := db.Commit(t.Context(), store.Batch{Journal: []failover.Decision{{Reason: failover.Serving}}}); err != nil {
+func TestConformance(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name+".db") }
+	openNamed := func(t *testing.T, name string, c storetest.Config) store.Store {
+		db, err := bolt.Open(path(name), bolt.Options{NoSync: true, JournalLimit: c.JournalLimit, JournalAge: c.JournalAge, Now: c.Now})
+		if err != nil {
 			t.Fatal(err)
 		}
+		return db
 	}
-	got, err := db.Journal(t.Context(), 0, 100, federation.ServiceID{})
-	if err != nil || len(got) != 5 || got[0].Seq != 8 || got[4].Seq != 12 {
-		t.Errorf("err %v, %d records: %+v", err, len(got), got)
+	storetest.Run(t, storetest.Kind{
+		Open: openNamed,
+		Usurp: func(t *testing.T, name string) store.Store {
+			copyFile(t, path(name), path(name)+".copy")
+			if err := os.Rename(path(name)+".copy", path(name)); err != nil {
+				t.Fatal(err)
+			}
+			return openNamed(t, name, storetest.Config{})
+		},
+		Restore: func(_ *testing.T, name string, r io.Reader) error { return bolt.Restore(path(name), r) },
+	})
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, b, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -101,7 +105,7 @@ func TestUnreadableFilesAreRefusedAndKept(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 50 {
-			if err := db.Commit(t.Context(), store.Batch{Journal: []failover.Decision{{Reason: failover.Serving}}}); err != nil {
+			if err := db.Commit(t.Context(), ledger.Batch{Journal: []failover.Decision{{Subject: federation.Target{Cluster: "c1"}, Reason: failover.Serving}}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -162,31 +166,5 @@ func TestAnotherProgramsDatabaseIsRefused(t *testing.T) {
 	}
 	if _, err := bolt.Open(path, bolt.Options{}); !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), "no Tailgate store") {
 		t.Errorf("Open: %v", err)
-	}
-}
-
-func TestANewerSchemaIsRefused(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "hub.db")
-	ours, err := bolt.Open(path, bolt.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := ours.Close(); err != nil {
-		t.Fatal(err)
-	}
-	db, err := bbolt.Open(path, 0o600, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte{0, 0, 0, 0, 0, 0, 0, 9})
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := bolt.Open(path, bolt.Options{}); !errors.Is(err, store.ErrSchema) {
-		t.Errorf("Open: %v, want ErrSchema", err)
 	}
 }

@@ -1,0 +1,68 @@
+package coordinator
+
+import (
+	"net/netip"
+
+	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/failover"
+	"github.com/tailgate-project/tailgate/federation/ledger"
+	"github.com/tailgate-project/tailgate/federation/policy"
+)
+
+// Event is something that a hub is told. The types below are all there are.
+type Event interface{ event() }
+
+type (
+	// Failover goes to failover, and where it is about an export to the registry of VIPs too.
+	Failover struct{ failover.Event }
+	// MemberSeen is a member that joined, or whose locality changed.
+	MemberSeen struct {
+		Cluster  federation.ClusterID
+		Locality federation.Locality
+	}
+	// MemberHosts are the ingress hosts that a member has now.
+	MemberHosts struct {
+		Cluster federation.ClusterID
+		Hosts   []ledger.Host
+	}
+	// MemberInterest is what a member refers to now.
+	MemberInterest struct {
+		Cluster  federation.ClusterID
+		Interest federation.Interest
+	}
+	// MemberGone is a member that left the federation.
+	MemberGone struct{ Cluster federation.ClusterID }
+	// VIPAssigned gives the addresses that the tailnet has for a Tailscale Service.
+	VIPAssigned struct {
+		Service string
+		Addrs   []netip.Addr
+	}
+	// VIPRefused is a VIP that the tailnet does not give, for a reason that the member's operator can cure.
+	VIPRefused struct {
+		Service string
+		Notice  federation.Notice
+	}
+	// VIPDeleted is a VIP that the tailnet no longer has.
+	VIPDeleted struct{ Service string }
+	// VIPFound is a VIP that the tailnet has already, as after a lost store.
+	VIPFound struct{ VIP federation.VIP }
+	// PoliciesSet are all policies that there are.
+	PoliciesSet struct {
+		Fallback policy.Policy
+		Policies []policy.Policy
+	}
+	// Tick is time that passed; it is due at [Coordinator.Deadline].
+	Tick struct{}
+)
+
+func (Failover) event()       {}
+func (MemberSeen) event()     {}
+func (MemberHosts) event()    {}
+func (MemberInterest) event() {}
+func (MemberGone) event()     {}
+func (VIPAssigned) event()    {}
+func (VIPRefused) event()     {}
+func (VIPDeleted) event()     {}
+func (VIPFound) event()       {}
+func (PoliciesSet) event()    {}
+func (Tick) event()           {}

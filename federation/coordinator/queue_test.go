@@ -1,0 +1,66 @@
+package coordinator_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/coordinator"
+	"github.com/tailgate-project/tailgate/federation/vip"
+)
+
+func entry(name string) vip.Entry {
+	return vip.Entry{VIP: federation.VIP{Name: name, ServiceName: name}}
+}
+
+func TestQueueAsksInOrderAndPutsFailuresOff(t *testing.T) {
+	q := coordinator.NewQueue()
+	if _, ok := q.Deadline(); ok {
+		t.Error("an empty queue has a deadline")
+	}
+	q.Add(coordinator.Effects{Ensure: []vip.Entry{entry("a"), entry("b")}})
+	first, _ := q.Next(start)
+	if first.VIP.ServiceName != "a" || first.Remove {
+		t.Errorf("first %+v", first)
+	}
+	q.Done(first, errors.New("429"), start)
+	second, _ := q.Next(start)
+	if second.VIP.ServiceName != "b" {
+		t.Errorf("second %+v: one that fails holds nobody up", second)
+	}
+	q.Done(second, nil, start)
+	if got, ok := q.Next(start); ok {
+		t.Errorf("%+v is due at once after it failed", got)
+	}
+	last := start
+	for tries := 1; tries < 12; tries++ {
+		at, ok := q.Deadline()
+		if wait := at.Sub(last); !ok || wait < 250*time.Millisecond || wait > time.Minute {
+			t.Errorf("try %d after %v", tries, wait)
+		}
+		task, ok := q.Next(at)
+		if !ok || task.Tries != tries {
+			t.Fatalf("at its deadline: %+v, %v", task, ok)
+		}
+		q.Done(task, errors.New("429"), at)
+		last = at
+	}
+}
+
+func TestQueueTakesTheNewestWish(t *testing.T) {
+	q := coordinator.NewQueue()
+	q.Add(coordinator.Effects{Ensure: []vip.Entry{entry("a")}})
+	old, _ := q.Next(start)
+	q.Add(coordinator.Effects{Delete: []vip.Entry{entry("a")}})
+	q.Done(old, nil, start) // the answer to what nobody wants any more
+	task, ok := q.Next(start)
+	if !ok || !task.Remove || q.Len() != 1 {
+		t.Errorf("%+v, %d tasks, want the removal", task, q.Len())
+	}
+	q.Done(task, errors.New("503"), start)
+	q.Add(coordinator.Effects{Delete: []vip.Entry{entry("a")}})
+	if _, ok := q.Next(start); ok {
+		t.Error("asked again for a removal that is put off")
+	}
+}

@@ -1,0 +1,102 @@
+package vip
+
+import (
+	"hash/maphash"
+	"iter"
+)
+
+// index finds things by a key that they hold themselves. A map would hold all keys a second time, which for a quarter
+// of a million owners is more than the entries. It is a hash table with linear probing; it keeps 32 bits of each
+// hash, so that it looks at nothing but what it is asked for. Which order it has is random and must not be seen.
+type index[T, K comparable] struct {
+	key    func(T) K
+	seed   maphash.Seed
+	slots  []T      // as many as a power of two, a quarter of them empty at least
+	hashes []uint32 // of their keys, zero where a slot is empty
+	used   int
+}
+
+func newIndex[T, K comparable](key func(T) K) index[T, K] {
+	return index[T, K]{key: key, seed: maphash.MakeSeed(), slots: make([]T, 8), hashes: make([]uint32, 8)}
+}
+
+func (x *index[T, K]) hash(k K) uint32 { return max(1, uint32(maphash.Comparable(x.seed, k))) }
+
+// at returns a slot's number from any number; a hash's is where its key would best be.
+func (x *index[T, K]) at(n int) int { return n & (len(x.slots) - 1) }
+
+// find returns the slot of a key, or the one for it.
+func (x *index[T, K]) find(h uint32, k K) (int, bool) {
+	i := x.at(int(h))
+	for ; x.hashes[i] != 0; i = x.at(i + 1) {
+		if x.hashes[i] == h && x.key(x.slots[i]) == k {
+			return i, true
+		}
+	}
+	return i, false
+}
+
+func (x *index[T, K]) get(k K) (T, bool) {
+	i, ok := x.find(x.hash(k), k)
+	return x.slots[i], ok
+}
+
+// put takes t in, in place of what has the same key.
+func (x *index[T, K]) put(t T) {
+	if 4*(x.used+1) > 3*len(x.slots) {
+		x.grow()
+	}
+	k := x.key(t)
+	h := x.hash(k)
+	i, ok := x.find(h, k)
+	if !ok {
+		x.used++
+	}
+	x.slots[i], x.hashes[i] = t, h
+}
+
+func (x *index[T, K]) grow() {
+	slots, hashes := x.slots, x.hashes
+	x.slots, x.hashes = make([]T, 2*len(slots)), make([]uint32, 2*len(slots))
+	for old, h := range hashes {
+		if h == 0 {
+			continue
+		}
+		i := x.at(int(h))
+		for x.hashes[i] != 0 {
+			i = x.at(i + 1)
+		}
+		x.slots[i], x.hashes[i] = slots[old], h
+	}
+}
+
+// remove takes t out and reports true, unless something else with the same key has taken its place.
+func (x *index[T, K]) remove(t T) bool {
+	k := x.key(t)
+	hole, ok := x.find(x.hash(k), k)
+	if !ok || x.slots[hole] != t {
+		return false
+	}
+	x.used--
+	for i := x.at(hole + 1); x.hashes[i] != 0; i = x.at(i + 1) {
+		// What stands behind the hole moves into it, unless its best slot lies behind the hole too.
+		if x.at(i-int(x.hashes[i])) >= x.at(i-hole) {
+			x.slots[hole], x.hashes[hole] = x.slots[i], x.hashes[i]
+			hole = i
+		}
+	}
+	var empty T
+	x.slots[hole], x.hashes[hole] = empty, 0
+	return true
+}
+
+// all returns everything, in no order.
+func (x *index[T, K]) all() iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for i, t := range x.slots {
+			if x.hashes[i] != 0 && !yield(t) {
+				return
+			}
+		}
+	}
+}
