@@ -22,7 +22,7 @@ type posted struct {
 
 func newBoard() *board { return &board{views: map[federation.ClusterID]*posted{}} }
 
-// get returns a cluster's view, empty at first. The lock must be held.
+// getLocked returns a cluster's view, which says nothing at first.
 func (b *board) getLocked(c federation.ClusterID) *posted {
 	if b.views[c] == nil {
 		b.views[c] = &posted{View: linkstate.NewView(), changed: make(chan struct{})}
@@ -30,40 +30,31 @@ func (b *board) getLocked(c federation.ClusterID) *posted {
 	return b.views[c]
 }
 
-// edit changes a cluster's view and wakes its readers if that makes a difference.
-func (b *board) edit(c federation.ClusterID, changes []linkstate.Change) {
+// change edits a cluster's view, and wakes its readers if that makes a difference.
+func (b *board) change(c federation.ClusterID, edit func(*linkstate.View) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if v := b.getLocked(c); v.Edit(changes) {
+	if v := b.getLocked(c); edit(v.View) {
 		close(v.changed)
 		v.changed = make(chan struct{})
 	}
 }
 
-// forget drops a cluster's view. Its readers are woken to an empty one.
-func (b *board) forget(c federation.ClusterID) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if v := b.views[c]; v != nil {
-		close(v.changed)
-		delete(b.views, c)
-	}
-}
-
 // since returns what changed after a version, and a channel that is closed when there is more. Nothing has changed if
-// the version is the newest.
+// the version is the newest, or if the view says nothing yet.
 func (b *board) since(c federation.ClusterID, version uint64) (u linkstate.Update, isNew bool, changed <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	v := b.getLocked(c)
-	if v.Version() == version {
+	if v.Version() == version || v.Version() == 0 {
 		return linkstate.Update{}, false, v.changed
 	}
 	return v.Since(version), true, v.changed
 }
 
 // Next returns the update that brings the member from a version to the newest, as soon as there is one. The version
-// counts only within the hub's own epoch; any other epoch means that the member needs everything.
+// counts only within the hub's own epoch; any other epoch means that the member needs everything. As long as the hub
+// does not know what there is to say, it says nothing.
 func (h *Hub) Next(ctx context.Context, c federation.ClusterID, epoch, version uint64) (linkstate.Update, error) {
 	if epoch != h.epoch {
 		version = 0

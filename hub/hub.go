@@ -19,6 +19,7 @@ import (
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/federation/coordinator"
 	"github.com/tailgate-project/tailgate/federation/ledger"
+	"github.com/tailgate-project/tailgate/federation/linkstate"
 )
 
 // Store keeps the hub's state. Its errors are those of package store.
@@ -173,10 +174,13 @@ func (h *Hub) log(s coordinator.Step) {
 // publish tells the members and the tailnet what follows from a step.
 func (h *Hub) publish(e coordinator.Effects) {
 	for c, changes := range e.Views {
-		h.board.edit(c, changes)
+		h.board.change(c, func(v *linkstate.View) bool { return v.Edit(changes) })
+	}
+	for _, c := range e.Speak {
+		h.board.change(c, (*linkstate.View).Open)
 	}
 	for _, c := range e.Gone {
-		h.board.forget(c)
+		h.board.change(c, (*linkstate.View).Clear)
 	}
 	h.prov.add(e)
 }

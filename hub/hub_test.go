@@ -121,6 +121,9 @@ func start(t *testing.T, path string, p *tailnet) *rig {
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()
 	var once sync.Once
+	if err := h.Expect(ctx, nil); err != nil { // nobody but those whom the test joins
+		t.Fatal(err)
+	}
 	r := &rig{T: t, Hub: h, db: db, path: path, provider: p, stop: func() {
 		once.Do(func() {
 			cancel()

@@ -55,6 +55,7 @@ func (p *provisioner) adopt(ctx context.Context) error {
 			}
 		}
 		if err == nil {
+			_ = p.tell(ctx, coordinator.VIPsListed{}) // fails only when ctx ends
 			return nil
 		}
 		p.log.Warn("not all of the tailnets' VIPs can be listed, will retry", "err", err)

@@ -24,6 +24,16 @@ func (h *Hub) RemoveExport(ctx context.Context, k federation.ExportKey) error {
 	return h.decide(ctx, failover.ExportRemoved{Key: k})
 }
 
+// ExportsListed says that all exports that a member's API server has were told.
+func (h *Hub) ExportsListed(ctx context.Context, c federation.ClusterID) error {
+	return h.send(ctx, coordinator.ExportsListed{Cluster: c})
+}
+
+// Expect says which members are accepted. A hub that has lost its store speaks once it knows the exports of them all.
+func (h *Hub) Expect(ctx context.Context, accepted []federation.ClusterID) error {
+	return h.send(ctx, coordinator.MembersExpected{Clusters: slices.Clone(accepted)})
+}
+
 // RemoveCluster says that a member left the federation.
 func (h *Hub) RemoveCluster(ctx context.Context, c federation.ClusterID) error {
 	return h.send(ctx, coordinator.MemberGone{Cluster: c})

@@ -826,13 +826,17 @@ func (x *Cell) GetReturned() int64 {
 
 // Member is a member cluster. Its key is the cluster's id.
 type Member struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
-	Zone          string                 `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
-	Ingress       []*Host                `protobuf:"bytes,4,rep,name=ingress,proto3" json:"ingress,omitempty"`
-	InterestAll   bool                   `protobuf:"varint,5,opt,name=interest_all,json=interestAll,proto3" json:"interest_all,omitempty"`
-	Interest      []*Service             `protobuf:"bytes,6,rep,name=interest,proto3" json:"interest,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Cluster     string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Region      string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Zone        string                 `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	Ingress     []*Host                `protobuf:"bytes,4,rep,name=ingress,proto3" json:"ingress,omitempty"`
+	InterestAll bool                   `protobuf:"varint,5,opt,name=interest_all,json=interestAll,proto3" json:"interest_all,omitempty"`
+	Interest    []*Service             `protobuf:"bytes,6,rep,name=interest,proto3" json:"interest,omitempty"`
+	// heard: the member has said what its interest is.
+	Heard bool `protobuf:"varint,7,opt,name=heard,proto3" json:"heard,omitempty"`
+	// complete: the hub that kept this knew all that there was to know of the federation.
+	Complete      bool `protobuf:"varint,8,opt,name=complete,proto3" json:"complete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -907,6 +911,20 @@ func (x *Member) GetInterest() []*Service {
 		return x.Interest
 	}
 	return nil
+}
+
+func (x *Member) GetHeard() bool {
+	if x != nil {
+		return x.Heard
+	}
+	return false
+}
+
+func (x *Member) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
 }
 
 type Host struct {
@@ -1918,14 +1936,16 @@ const file_api_store_store_proto_rawDesc = "" +
 	"\breturned\x18\x06 \x01(\x12H\x02R\breturned\x88\x01\x01B\b\n" +
 	"\x06_sinceB\r\n" +
 	"\v_good_sinceB\v\n" +
-	"\t_returned\"\xdc\x01\n" +
+	"\t_returned\"\x8e\x02\n" +
 	"\x06Member\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
 	"\x04zone\x18\x03 \x01(\tR\x04zone\x121\n" +
 	"\aingress\x18\x04 \x03(\v2\x17.tailgate.store.v2.HostR\aingress\x12!\n" +
 	"\finterest_all\x18\x05 \x01(\bR\vinterestAll\x126\n" +
-	"\binterest\x18\x06 \x03(\v2\x1a.tailgate.store.v2.ServiceR\binterest\"3\n" +
+	"\binterest\x18\x06 \x03(\v2\x1a.tailgate.store.v2.ServiceR\binterest\x12\x14\n" +
+	"\x05heard\x18\a \x01(\bR\x05heard\x12\x1a\n" +
+	"\bcomplete\x18\b \x01(\bR\bcomplete\"3\n" +
 	"\x04Host\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\"\xbe\x02\n" +

@@ -7,6 +7,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -17,6 +18,7 @@ import (
 	"github.com/tailgate-project/tailgate/federation/endpoints"
 	"github.com/tailgate-project/tailgate/federation/failover"
 	"github.com/tailgate-project/tailgate/federation/ledger"
+	"github.com/tailgate-project/tailgate/federation/linkstate"
 	"github.com/tailgate-project/tailgate/federation/policy"
 	"github.com/tailgate-project/tailgate/federation/vip"
 )
@@ -33,6 +35,8 @@ type Config struct {
 	// StartupGrace is how long the links of known members may be missing after the start, 30 s. Without it a hub that
 	// restarts would take everybody for lost.
 	StartupGrace time.Duration
+	// RebuildGrace is how long a hub that has lost its store keeps silent at most, while it learns what there is: 2 min.
+	RebuildGrace time.Duration
 }
 
 // Coordinator is the state of a hub. It is not safe for concurrent use; use [New].
@@ -46,6 +50,10 @@ type Coordinator struct {
 	// count as lost.
 	unlinked  map[federation.ClusterID]struct{}
 	graceEnds time.Time
+	// rebuild is what the hub waits for before it speaks; nil once it does.
+	rebuild *rebuild
+	// held are the notices for members that the hub does not speak to yet.
+	held map[federation.ClusterID]map[string]*linkstate.Resource
 	// expireAt is when VIPs whose quarantine is over are next asked to be deleted.
 	expireAt time.Time
 }
@@ -65,6 +73,10 @@ func New(c Config, kept ledger.State, now time.Time) (*Coordinator, error) {
 		policies:  map[string]policy.Policy{},
 		unlinked:  map[federation.ClusterID]struct{}{},
 		graceEnds: now.Add(c.StartupGrace),
+		held:      map[federation.ClusterID]map[string]*linkstate.Resource{},
+	}
+	if !slices.ContainsFunc(kept.Members, func(m ledger.Member) bool { return m.Complete }) {
+		co.rebuild = &rebuild{until: now.Add(cmp.Or(c.RebuildGrace, 2*time.Minute)), listed: map[federation.ClusterID]bool{}}
 	}
 	for _, p := range kept.Policies {
 		co.policies[p.Name] = p
@@ -124,6 +136,9 @@ func (c *Coordinator) Deadline() (time.Time, bool) {
 		soonest(expires, true)
 	}
 	soonest(c.graceEnds, len(c.unlinked) > 0)
+	if c.rebuild != nil {
+		soonest(c.rebuild.until, true)
+	}
 	return at, !at.IsZero()
 }
 

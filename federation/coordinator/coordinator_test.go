@@ -46,7 +46,18 @@ func newHub(t *testing.T) *hub {
 	t.Helper()
 	h := &hub{T: t, now: start, kept: newKept(), views: map[federation.ClusterID]map[string]linkstate.Resource{}, next: netip.MustParseAddr("100.100.0.1")}
 	h.restart()
+	h.rebuilt()
 	return h
+}
+
+// rebuilt has a hub that finds its store empty learn that there is nothing.
+func (h *hub) rebuilt() {
+	h.Helper()
+	h.do(coordinator.MembersExpected{})
+	h.do(coordinator.VIPsListed{})
+	if h.Rebuilding() {
+		h.Fatal("still rebuilding, though there is nothing to be learned")
+	}
 }
 
 // restart goes on from what was kept.
@@ -89,6 +100,11 @@ func edit(views map[federation.ClusterID]map[string]linkstate.Resource, e coordi
 	}
 	for _, c := range e.Gone {
 		delete(views, c)
+	}
+	for _, c := range e.Speak {
+		if views[c] == nil {
+			views[c] = map[string]linkstate.Resource{}
+		}
 	}
 }
 

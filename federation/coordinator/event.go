@@ -51,18 +51,27 @@ type (
 		Fallback policy.Policy
 		Policies []policy.Policy
 	}
+	// VIPsListed says that the tailnets have named all VIPs that they have; each was a VIPFound before.
+	VIPsListed struct{}
+	// MembersExpected are the members that are accepted, whether or not they have been heard of.
+	MembersExpected struct{ Clusters []federation.ClusterID }
+	// ExportsListed says that a member's API server has named all its exports; each was an ExportChanged before.
+	ExportsListed struct{ Cluster federation.ClusterID }
 	// Tick is time that passed; it is due at [Coordinator.Deadline].
 	Tick struct{}
 )
 
-func (Failover) event()       {}
-func (MemberSeen) event()     {}
-func (MemberHosts) event()    {}
-func (MemberInterest) event() {}
-func (MemberGone) event()     {}
-func (VIPAssigned) event()    {}
-func (VIPRefused) event()     {}
-func (VIPDeleted) event()     {}
-func (VIPFound) event()       {}
-func (PoliciesSet) event()    {}
-func (Tick) event()           {}
+func (Failover) event()        {}
+func (MemberSeen) event()      {}
+func (MemberHosts) event()     {}
+func (MemberInterest) event()  {}
+func (MemberGone) event()      {}
+func (VIPAssigned) event()     {}
+func (VIPRefused) event()      {}
+func (VIPDeleted) event()      {}
+func (VIPFound) event()        {}
+func (PoliciesSet) event()     {}
+func (VIPsListed) event()      {}
+func (MembersExpected) event() {}
+func (ExportsListed) event()   {}
+func (Tick) event()            {}

@@ -28,11 +28,13 @@ type Step struct {
 	forget  []vip.Entry
 	linked  federation.ClusterID // was heard of
 	expired bool                 // VIPs whose quarantine is over were asked about
+	learned Event                // a part of a rebuilding ended
+	rebuilt bool                 // and with it all of it
 }
 
 // quiet reports whether nobody is to be told anything.
 func (s Step) quiet() bool {
-	return s.Batch.Empty() && len(s.transition.Touched) == 0 && len(s.vips) == 0 && len(s.notices) == 0
+	return s.Batch.Empty() && len(s.transition.Touched) == 0 && len(s.vips) == 0 && len(s.notices) == 0 && !s.rebuilt
 }
 
 // notice is a notice to a member; without a resource it is withdrawn.
@@ -58,7 +60,7 @@ func (c *Coordinator) Plan(e Event, now time.Time) Step {
 		c.planMember(&s, m)
 	case MemberInterest:
 		m, _ := c.Member(e.Cluster)
-		m.Cluster, m.Interest = e.Cluster, e.Interest
+		m.Cluster, m.Interest, m.Heard = e.Cluster, e.Interest, true
 		c.planMember(&s, m)
 	case MemberGone:
 		c.planMemberGone(&s, e.Cluster)
@@ -84,26 +86,38 @@ func (c *Coordinator) Plan(e Event, now time.Time) Step {
 		}
 	case PoliciesSet:
 		c.planPolicies(&s, e)
+	case VIPsListed, MembersExpected, ExportsListed:
+		c.planRebuild(&s, e)
 	case Tick:
 		c.planTick(&s)
+		c.planRebuild(&s, e)
 	}
 	return s
 }
 
-// planFailover plans an event of failover, and the VIP of an export that came or went. An observation of a cluster, or
-// by one, that is no member is of no use to anybody.
+// planFailover plans an event of failover, and the VIP of an export that came or went. What is said of a cluster that is no
+// member, or no longer, is of no use to anybody, and neither is what it observes.
 func (c *Coordinator) planFailover(s *Step, e failover.Event) {
 	switch e := e.(type) {
 	case failover.Observed:
 		if !c.isMember(e.Observer) || !c.isMember(e.Target.Cluster) {
 			return
 		}
+	case failover.APIChanged:
+		if !c.isMember(e.Cluster) {
+			return
+		}
 	case failover.ExportChanged:
-		c.planClaim(s, e.Export)
+		if c.claims() {
+			c.planClaim(s, e.Export)
+		}
 	case failover.ExportRemoved:
 		s.planVIPs(c.registry.PlanRelease(e.Key, s.now))
 		c.planFederated(s, e.Key, nil)
 	case failover.LinkChanged:
+		if !c.isMember(e.Cluster) { // the end of the link of one that left
+			return
+		}
 		s.linked = e.Cluster
 	}
 	s.transition = c.state.Plan(e, s.now)
@@ -162,9 +176,10 @@ func (s *Step) planVIPs(changes []vip.Change) {
 
 func (c *Coordinator) planMember(s *Step, m ledger.Member) {
 	old := c.members[m.Cluster]
-	if old != nil && old.Locality == m.Locality && slices.Equal(old.Ingress, m.Ingress) && old.Interest.Equal(m.Interest) {
+	if old != nil && old.Locality == m.Locality && slices.Equal(old.Ingress, m.Ingress) && old.Interest.Equal(m.Interest) && old.Heard == m.Heard {
 		return
 	}
+	m.Complete = c.rebuild == nil
 	s.Batch.Members = map[federation.ClusterID]*ledger.Member{m.Cluster: &m}
 }
 

@@ -16,7 +16,9 @@ import (
 type Effects struct {
 	// Views are the edits of the members' views.
 	Views map[federation.ClusterID][]linkstate.Change
-	// Gone are the members that nobody serves any more.
+	// Speak are the members to whom the hub speaks from now on: their views say what they have, be it nothing.
+	Speak []federation.ClusterID
+	// Gone are the members that nobody serves any more: there is nothing left for them.
 	Gone []federation.ClusterID
 	// Ensure are the VIPs that the tailnet should have, Delete those that it should no longer have.
 	Ensure, Delete []vip.Entry
@@ -50,11 +52,17 @@ func (c *Coordinator) Apply(s Step) Effects {
 	if s.expired {
 		c.expireAt = s.now.Add(expireAgain)
 	}
+	if s.learned != nil {
+		c.rebuild.note(s.learned)
+	}
 	if s.quiet() { // most are: an observer repeats what it sees
 		c.state.Apply(s.transition)
 		return Effects{Delete: s.forget}
 	}
 	p := c.publication()
+	if s.rebuilt {
+		c.rebuild = nil
+	}
 	p.touched(s.transition.Touched) // a member that goes takes its exports along: look at them first
 	c.state.Apply(s.transition)
 	c.registry.Apply(s.vips)
@@ -77,21 +85,22 @@ func (c *Coordinator) Apply(s Step) Effects {
 		p.changed(ch)
 	}
 	for _, n := range s.notices {
-		p.change(n.cluster, n.key, n.Resource)
+		p.notice(n)
 	}
 	p.out.Delete = s.forget
+	if s.rebuilt {
+		for _, id := range c.Members() {
+			p.everything(id)
+		}
+	}
 	return p.finish()
 }
 
-// Everything is what a hub that starts has to say: all of it to all members.
+// Everything is what a hub that starts has to say: all of it to all members. While it rebuilds that is nothing.
 func (c *Coordinator) Everything() Effects {
 	p := c.publication()
 	for _, id := range c.Members() {
-		p.peers(id)
-		for _, k := range c.state.Exports(id) {
-			p.vips[k] = struct{}{}
-			p.services[k.Service] = struct{}{}
-		}
+		p.everything(id)
 	}
 	for e := range c.registry.All() {
 		if e.ReleasedAt.IsZero() {
@@ -99,6 +108,35 @@ func (c *Coordinator) Everything() Effects {
 		}
 	}
 	return p.finish()
+}
+
+// everything notes all that a member is to know, if the hub speaks to it.
+func (p *publication) everything(id federation.ClusterID) {
+	if !p.speaksTo(id) {
+		return
+	}
+	p.out.Speak = append(p.out.Speak, id)
+	for other := range p.members {
+		if other != id {
+			p.peer(id, other)
+		}
+	}
+	for k := range p.state.EachExport(id) {
+		p.vips[k] = struct{}{}
+		if shared := (federation.ExportKey{Service: k.Service}); p.isVIP(shared) {
+			p.vips[shared] = struct{}{}
+		}
+	}
+	p.wanted(id)
+	for key, r := range p.held[id] {
+		p.change(id, key, r)
+	}
+	delete(p.held, id)
+}
+
+func (p *publication) isVIP(k federation.ExportKey) bool {
+	_, ok := p.registry.Lookup(k)
+	return ok
 }
 
 // touched notes whose sets a transition changes, and whose VIPs.
@@ -122,6 +160,22 @@ func (p *publication) touch(id federation.ServiceID, consumer federation.Cluster
 	}
 }
 
+// notice says a notice to its member, or keeps it until the hub speaks to it.
+func (p *publication) notice(n notice) {
+	if p.speaksTo(n.cluster) {
+		p.change(n.cluster, n.key, n.Resource)
+		return
+	}
+	held := p.held[n.cluster]
+	if held == nil {
+		held = map[string]*linkstate.Resource{}
+		p.held[n.cluster] = held
+	}
+	if delete(held, n.key); n.Resource != nil {
+		held[n.key] = n.Resource
+	}
+}
+
 // changed notes what a change of the registry is about, and asks the tailnet for it.
 func (p *publication) changed(ch vip.Change) {
 	k := ch.Entry.Owner
@@ -137,6 +191,7 @@ func (p *publication) member(id federation.ClusterID, m *ledger.Member) {
 	if m == nil {
 		delete(p.members, id)
 		delete(p.unlinked, id)
+		delete(p.held, id)
 		p.table.Forget(id)
 		p.out.Gone = append(p.out.Gone, id)
 		for other := range p.members {
@@ -149,6 +204,9 @@ func (p *publication) member(id federation.ClusterID, m *ledger.Member) {
 		old = &ledger.Member{}
 	}
 	p.members[id] = m
+	if m.Heard && !old.Heard {
+		defer p.everything(id)
+	}
 	if !known || !old.Interest.Equal(m.Interest) {
 		for service := range p.table.Wanted(id) { // some of them perhaps no longer
 			p.sets[pair{id, service}] = struct{}{}
@@ -202,6 +260,9 @@ func (p *publication) peer(to, about federation.ClusterID) {
 }
 
 func (p *publication) change(to federation.ClusterID, key string, r *linkstate.Resource) {
+	if !p.speaksTo(to) {
+		return
+	}
 	p.out.Views[to] = append(p.out.Views[to], linkstate.Change{Key: key, Resource: r})
 }
 
@@ -211,7 +272,7 @@ func (p *publication) finish() Effects {
 		for _, consumer := range p.table.Consumers(id) {
 			p.sets[pair{consumer, id}] = struct{}{}
 		}
-		if _, ok := p.registry.Lookup(federation.ExportKey{Service: id}); ok {
+		if p.isVIP(federation.ExportKey{Service: id}) {
 			p.vips[federation.ExportKey{Service: id}] = struct{}{}
 		}
 	}

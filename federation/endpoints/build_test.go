@@ -155,7 +155,7 @@ func TestBuild(t *testing.T) {
 
 		// Ramps: the share of a lone cluster counts against MinHealthy too.
 		{"ramp-at-10", at(one), none, []endpoints.Candidate{with(one, share(10)), two, three},
-			[]string{"one 0 20000 healthy", "two 0 80000 healthy", "three 1 100000 healthy"}},
+			[]string{"one 0 10000 healthy", "two 0 90000 healthy", "three 1 100000 healthy"}},
 		{"ramp-at-10-without-spare", at(one), policies(minHealthy(100)), []endpoints.Candidate{with(one, share(10)), two, three},
 			[]string{"one 0 10000 healthy", "two 0 90000 healthy", "three 1 100000 healthy"}},
 		{"ramp-at-10-beside-an-equal", at(three), none, []endpoints.Candidate{one, with(two, share(10))},

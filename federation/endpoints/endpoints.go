@@ -56,7 +56,8 @@ type Consumer struct {
 // pinned, the set has no other.
 //
 // A rank can take min(1, r/m) of the traffic: m is the policy's MinHealthy and r the part of the rank that is there,
-// Σ weight·share·ready/desired over Σ weight, to which those that are down add nothing. What a rank cannot take flows to
+// Σ weight·share·ready/desired over Σ weight, to which those that are down add nothing; and no more than the greatest
+// share in it, so that a cluster that stands alone ramps evenly. What a rank cannot take flows to
 // the next, and if all together cannot take the whole, each takes in proportion to what it can. Within a rank, the
 // load goes by weight·share, less where fewer endpoints are ready than MinHealthy asks for.
 //

@@ -389,7 +389,7 @@ func modelLoads(p problem) map[federation.ClusterID]*big.Rat {
 	enough := rat(100, int64(p.policy.MinHealthy))
 	rest, total := rat(1, 1), rat(0, 1)
 	for _, tier := range ranks {
-		weights, able, offers := rat(0, 1), rat(0, 1), rat(0, 1)
+		weights, able, offers, top := rat(0, 1), rat(0, 1), rat(0, 1), rat(0, 1)
 		offer := map[federation.ClusterID]*big.Rat{}
 		for _, c := range tier {
 			w := rat(max(modelWeight(p, c), 1), 1)
@@ -398,11 +398,17 @@ func modelLoads(p problem) map[federation.ClusterID]*big.Rat {
 				continue
 			}
 			share, part := rat(int64(c.Share), 100), rat(int64(c.Ready), int64(c.Desired))
+			if share.Cmp(top) > 0 {
+				top = share
+			}
 			able.Add(able, times(w, share, part))
 			offer[c.VIP.Owner.Cluster] = times(w, share, most(times(part, enough)))
 			offers.Add(offers, offer[c.VIP.Owner.Cluster])
 		}
-		load := most(times(able, enough, new(big.Rat).Inv(weights)))
+		load := times(able, enough, new(big.Rat).Inv(weights))
+		if load.Cmp(top) > 0 {
+			load = top
+		}
 		if load.Cmp(rest) > 0 {
 			load = rest
 		}

@@ -25,6 +25,8 @@ type tier struct {
 	from, to int
 	// weight sums the weights of all, able weight·share·ready of those that are up, and offer what these ask for.
 	weight, able, offer uint64
+	// share is the greatest of those that are up, in percent: a rank takes no more than the least ramped of them may.
+	share uint64
 	// load is the tier's part of the traffic.
 	load uint64
 }
@@ -75,6 +77,7 @@ func (b *build) tiers(tiers []tier, minHealthy uint64) []tier {
 			continue
 		}
 		c := b.candidate(e)
+		t.share = max(t.share, uint64(min(c.Share, percent)))
 		share, ready := uint64(e.weight)*uint64(min(c.Share, percent)), readiness(c)
 		e.offer = share * min(allReady, ready*percent/minHealthy)
 		t.able += share * ready
@@ -102,8 +105,8 @@ func (b *build) flow(tiers []tier, minHealthy uint64) (sum uint64) {
 		if t.able == 0 {
 			continue
 		}
-		capacity := max(1, scale(t.able, percent, t.weight*minHealthy))
-		t.load = min(capacity, allTraffic-sum)
+		capacity := min(scale(t.able, percent, t.weight*minHealthy), t.share*(allTraffic/percent))
+		t.load = min(max(1, capacity), allTraffic-sum)
 		sum += t.load
 	}
 	if sum > 0 {

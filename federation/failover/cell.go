@@ -10,7 +10,8 @@ import (
 const steps = 10
 
 // next moves a cell by what the inputs say of it now: down at once; up only after it was good for the failback delay
-// without a break, and at most once per hold time. What an operator had drained comes back when he says so.
+// without a break, silence being one, and at most once per hold time. What an operator had drained comes back when he
+// says so.
 func (c Cell) next(o Opinion, in Inputs, now time.Time) Cell {
 	switch {
 	case o.Down && c.Down:

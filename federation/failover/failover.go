@@ -203,12 +203,12 @@ type Decision struct {
 type Verdict struct {
 	Health federation.Health
 	Reason Reason
-	// Stale is set while the control view of the cluster is lost.
+	// Stale is set while the control view of the cluster is lost and nothing else says that it is down.
 	Stale bool
 	// Share is the percentage of its weight that the export takes now, 0 to 100: less than all while it ramps.
 	Share uint8
 	// Cordoned exports rank behind all others where they are not the first choice; a pinned one is the only choice.
 	Cordoned, Pinned bool
-	// Since is when Health last changed.
+	// Since is when Health last changed; zero if it never did, or so long ago that nothing depends on it any more.
 	Since time.Time
 }

@@ -159,7 +159,10 @@ func (d *draft) moveCell(m *move, consumer federation.ClusterID, in Inputs) {
 // longer than the cluster's does. It returns since when the cluster has been good: an export is as good as the worse of
 // the two, so that one that is down on its own account counts its delay from then at the earliest.
 func (d *draft) waits(t federation.Target, consumer federation.ClusterID, in Inputs) (time.Time, bool) {
-	if whole(t) || !slices.Contains(d.back[t.Cluster], consumer) {
+	if whole(t) {
+		return time.Time{}, false
+	}
+	if _, back := slices.BinarySearch(d.back[t.Cluster], consumer); !back { // cells move in the order of consumers
 		return time.Time{}, false
 	}
 	was := d.State.factsOf(t.Cluster).subject.cell(consumer)
@@ -176,9 +179,10 @@ func (d *draft) waits(t federation.Target, consumer federation.ClusterID, in Inp
 // returned notes that a cluster came back for a consumer: exports whose policy waits longer are judged too.
 func (d *draft) returned(t federation.Target, consumer federation.ClusterID) {
 	put(&d.back, t.Cluster, append(d.back[t.Cluster], consumer))
+	waited := d.times(t, everybody).FailbackDelay
 	for id := range d.clusters[t.Cluster].exports {
 		at := federation.Target{Cluster: t.Cluster, Service: id}
-		if d.times(at, consumer).FailbackDelay > d.times(t, everybody).FailbackDelay {
+		if d.export(key(at)) != nil && d.times(at, consumer).FailbackDelay > waited { // it may go in this very event
 			d.affect(at)
 		}
 	}

@@ -192,25 +192,29 @@ func (d *duel) do(e failover.Event) {
 	d.save(tr)
 	d.journal = append(d.journal, tr.Decisions...)
 	d.compare(fmt.Sprintf("%T%+v", e, e))
-	d.told(before, tr.Touched)
+	told(d.T, before, d.verdicts(), tr.Touched)
 }
 
 // told checks that whoever sees another verdict was named; Since is no part of the promise.
-func (d *duel) told(before map[slot]failover.Verdict, touched []failover.Touch) {
-	d.Helper()
-	after := d.verdicts()
-	for s := range mapsUnion(before, after) {
-		b, a := before[s], after[s]
+func told(t *testing.T, before, after map[slot]failover.Verdict, touched []failover.Touch) {
+	t.Helper()
+	for s := range union(before, after) {
+		b, was := before[s]
+		a, is := after[s]
 		b.Since, a.Since = time.Time{}, time.Time{}
-		_, was := before[s]
-		_, is := after[s]
 		named := slices.ContainsFunc(touched, func(t failover.Touch) bool {
 			return (t.Subject == s.Target || t.Subject == federation.Target{Cluster: s.Cluster}) && (t.Consumer == everybody || t.Consumer == s.consumer)
 		})
 		if (a != b || was != is) && !named {
-			d.Fatalf("+%v: %s for %s went from %+v to %+v in silence", d.now.Sub(start), s.Target, s.consumer, b, a)
+			t.Fatalf("%s for %s went from %+v to %+v in silence", s.Target, s.consumer, b, a)
 		}
 	}
+}
+
+func union[K comparable, V any](a, b map[K]V) map[K]V {
+	out := maps.Clone(a)
+	maps.Copy(out, b)
+	return out
 }
 
 // same fails unless both verdicts are the same.
@@ -220,12 +224,6 @@ func (d *duel) same(what string, want, got map[slot]failover.Verdict) {
 		return
 	}
 	d.Fatalf("+%v %s: verdicts (-want +got)\n%s", d.now.Sub(start), what, cmp.Diff(want, got, cmp.AllowUnexported(slot{})))
-}
-
-func mapsUnion[K comparable, V any](a, b map[K]V) map[K]V {
-	out := maps.Clone(a)
-	maps.Copy(out, b)
-	return out
 }
 
 func (d *duel) verdicts() map[slot]failover.Verdict { return verdicts(d.state) }
@@ -253,6 +251,9 @@ func (d *duel) compare(when string) {
 		}
 	}
 	d.same(when, want, d.verdicts())
+	if err := d.state.Check(); err != nil {
+		d.Fatalf("+%v %s: %v", d.now.Sub(start), when, err)
+	}
 	for _, t := range d.model.targets() {
 		mode, since := d.state.Mode(t)
 		if w := d.model.wishes[t]; mode != w.mode || !since.Equal(w.at) {

@@ -13,7 +13,7 @@ import (
 type Transition struct {
 	// Decisions are the changes of health and of operators' wishes, sorted by subject and consumer.
 	Decisions []Decision
-	// Touched says whose verdicts on what changed in any way, sorted; what Decisions are about is among it.
+	// Touched says whose verdicts on what changed in any way but Since, sorted; what Decisions are about is among it.
 	Touched []Touch
 
 	repeat   *Observed
@@ -52,7 +52,7 @@ type draft struct {
 // Plan says what the event changes at the time now. It changes nothing itself.
 func (s *State) Plan(e Event, now time.Time) Transition {
 	if o, ok := e.(Observed); ok && s.repeats(o, now) {
-		return Transition{repeat: &o} // by far the most frequent event
+		return Transition{repeat: new(o)} // by far the most frequent event
 	}
 	d := s.draft(now)
 	d.take(e)
@@ -117,7 +117,9 @@ func (d *draft) sights(t federation.Target) []sight {
 // save notes that what is kept of a subject changes, wake when it is due, zero for never.
 func (d *draft) save(t federation.Target) { d.t.saved = append(d.t.saved, t) }
 
-func (d *draft) wake(t federation.Target, at time.Time) { d.t.due = append(d.t.due, timer{at: at, key: t}) }
+func (d *draft) wake(t federation.Target, at time.Time) {
+	d.t.due = append(d.t.due, timer{at: at, key: t})
+}
 
 func (d *draft) setSights(t federation.Target, seen []sight) { put(&d.t.seen, t, seen) }
 

@@ -187,6 +187,9 @@ func (s *State) factsOf(c federation.ClusterID) *facts {
 	return &facts{}
 }
 
+// Clusters returns the clusters of which anything is known, sorted.
+func (s *State) Clusters() []federation.ClusterID { return slices.Sorted(maps.Keys(s.clusters)) }
+
 // Exports returns the keys of a cluster's exports, sorted.
 func (s *State) Exports(c federation.ClusterID) []federation.ExportKey {
 	return slices.SortedFunc(s.EachExport(c), federation.ExportKey.Compare)

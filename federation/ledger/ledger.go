@@ -15,8 +15,13 @@ type Member struct {
 	Locality federation.Locality
 	// Ingress are the cluster's ingress hosts as last reported.
 	Ingress []Host
-	// Interest are the services that the member refers to.
+	// Interest are the services that the member refers to. Heard is set once it has said so: what a hub tells it before
+	// that is less than it knows already.
 	Interest federation.Interest
+	Heard    bool
+	// Complete is set on all members once the hub knows all that there is to know of the federation. A hub that starts
+	// and finds none that is complete has lost its store, or has just begun: it rebuilds before it speaks.
+	Complete bool
 }
 
 // Host is an ingress host of a member.

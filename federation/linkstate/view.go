@@ -2,6 +2,7 @@ package linkstate
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
@@ -12,6 +13,9 @@ type Change struct {
 }
 
 // View is what one member is told: its resources, each with the version that last changed it. Use [NewView].
+//
+// A view of version 0 says nothing yet, which is not the same as that there is nothing: a hub that does not know what there
+// is keeps silent, and its members go by what they know.
 //
 // The law: a [State] that is brought from any version of a view to a later one by [View.Since] has the view's resources.
 type View struct {
@@ -33,11 +37,30 @@ type logged struct {
 	key     string
 }
 
-// NewView returns an empty view of version 1.
-func NewView() *View { return &View{version: 1, begins: 1, resources: map[string]versioned{}} }
+// NewView returns a view that says nothing yet.
+func NewView() *View { return &View{resources: map[string]versioned{}} }
 
-// Version returns the view's version, 1 or more.
+// Version returns the view's version, 0 if it says nothing yet.
 func (v *View) Version() uint64 { return v.version }
+
+// Open has a view that says nothing yet say what it has from now on, be it that there is nothing. It reports whether
+// that makes a difference.
+func (v *View) Open() bool {
+	if v.version > 0 {
+		return false
+	}
+	v.version, v.begins = 1, 1
+	return true
+}
+
+// Clear takes all resources away, as of a member that left. It reports whether that makes a difference.
+func (v *View) Clear() bool {
+	changes := make([]Change, 0, len(v.resources))
+	for _, key := range slices.Sorted(maps.Keys(v.resources)) {
+		changes = append(changes, Change{Key: key})
+	}
+	return v.Edit(changes)
+}
 
 // Edit makes the changes. If any of them makes a difference, it moves to the next version and returns true. The
 // resources are kept and must not be changed any more.
@@ -59,7 +82,7 @@ func (v *View) Edit(changes []Change) bool {
 	if !changed {
 		return false
 	}
-	v.version = next
+	v.version, v.begins = next, max(v.begins, 1)
 	v.trim()
 	return true
 }

@@ -1,5 +1,8 @@
 // Package policy says how services fail over: in which order a consumer uses the clusters that serve one, how much of
 // the traffic each takes, and how fast a decision follows on what is seen.
+//
+// One [Policy] counts for a service and a consumer, whole: policies are not merged. A [Set] says which, by the order of
+// precedence that [NewSet] documents.
 package policy
 
 import (
@@ -8,8 +11,7 @@ import (
 	"github.com/tailgate-project/tailgate/federation"
 )
 
-// Policy is how the services that it selects fail over. One policy counts for a service and a consumer, whole: policies
-// are not merged. [Set] says which.
+// Policy is how the services that it selects fail over.
 type Policy struct {
 	// Name is the name of the FailoverPolicy object, empty for the federation's default.
 	Name   string
@@ -28,8 +30,14 @@ type Policy struct {
 }
 
 // Times are how long failover waits.
+//
+// A cluster as a whole is judged by its link, its API server and the probes of its ingress, with the times of the
+// federation's default policy ([Set.Fallback]), whatever the policies of its services say. One export is judged by its
+// readiness and the probes of its VIP, with the times of the policy that [Set.For] gives for it. An export is as good as
+// the worse of the two. So a policy's times can lengthen what the default's say, and never shorten it: a service can
+// return later than its cluster does, but not earlier, and none is kept in use whose cluster is down.
 type Times struct {
-	// Grace is how long a lost control view is borne before it counts against a member.
+	// Grace is how long a lost control view is borne before it counts against a member. At least [MinGrace].
 	Grace time.Duration
 	// FailbackDelay is how long an export must have been good, without a break, before it serves again.
 	FailbackDelay time.Duration
@@ -39,19 +47,33 @@ type Times struct {
 	Ramp time.Duration
 }
 
+// Bounds of what a policy may say; [Policy.Validate] holds it to them.
+const (
+	// MinGrace is the shortest grace time: a link that is opened anew at once was not lost.
+	MinGrace = time.Second
+	// MaxTime is the longest of all times.
+	MaxTime = 24 * time.Hour
+	// MaxWeight is the greatest weight.
+	MaxWeight = 1000
+	// MaxHealthy is the greatest MinHealthy, a percentage.
+	MaxHealthy = 100
+)
+
 // Place names clusters: by their id, their region, or region and zone. Exactly Cluster or Region is set.
 type Place struct {
 	Cluster      federation.ClusterID
 	Region, Zone string
 }
 
-// Weight is the share of the clusters in a place.
+// Weight is the share of the clusters in a place. Of several that name a cluster, the narrowest counts: the one that
+// names its id, then its zone, then its region.
 type Weight struct {
 	Place
-	Weight uint32 // 0 to 1000
+	Weight uint32 // 0 to MaxWeight
 }
 
-// Selector selects services, and consumers of them. Empty parts select all; what is set must all match.
+// Selector selects services, and consumers of them. Empty parts select all; what is set must all match. The order in
+// which a part lists things means nothing.
 type Selector struct {
 	// Namespaces and Names are any of; a listener's name is gateway/listener.
 	Namespaces, Names []string
@@ -79,4 +101,21 @@ func (p Place) Matches(c federation.ClusterID, l federation.Locality) bool {
 		return p.Region == l.Region && p.Zone == l.Zone
 	}
 	return p.Region != "" && p.Region == l.Region
+}
+
+// String names the place in words.
+func (p Place) String() string {
+	switch {
+	case p.Cluster != "":
+		return "cluster " + string(p.Cluster)
+	case p.Zone != "":
+		return "zone " + p.Zone + " of region " + p.Region
+	}
+	return "region " + p.Region
+}
+
+// takesIn reports whether the place names every cluster that the other one names, as far as that can be told without
+// knowing where clusters stand.
+func (p Place) takesIn(o Place) bool {
+	return p == o || p.Cluster == "" && p.Zone == "" && o.Cluster == "" && p.Region == o.Region
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/coordinator"
 	"github.com/tailgate-project/tailgate/federation/failover"
 	"github.com/tailgate-project/tailgate/federation/policy"
 )
@@ -54,6 +55,23 @@ func (c *checker) deadAreDown(h *hub) {
 				c.w.fail("deadAreDown", "%s calls %s %s (%s), and %s has been dead for %v", h.name, k, v.Health, v.Reason, m.Cluster, c.w.now-m.dead)
 			}
 		}
+	}
+}
+
+// unreadyIsDown demands that an export without a ready endpoint is down for everybody, at once and whatever anybody
+// reaches (design §4, the table).
+func (c *checker) unreadyIsDown(h *hub, e coordinator.Event) {
+	x, ok := e.(coordinator.Failover)
+	if !ok {
+		return
+	}
+	changed, ok := x.Event.(failover.ExportChanged)
+	if !ok || changed.Export.Ready > 0 {
+		return
+	}
+	c.checked("unreadyIsDown")
+	if v, known := h.co.Verdict(changed.Export.Key, ""); !known || v.Health == federation.Healthy {
+		c.w.fail("unreadyIsDown", "%s has no ready endpoint, and %s calls it %s (%s)", changed.Export.Key, h.name, v.Health, v.Reason)
 	}
 }
 
@@ -128,8 +146,12 @@ func (c *checker) journalReplays(n int) {
 	}
 }
 
-// coreIsSound demands that the coordinator and its registry find nothing wrong with themselves.
+// coreIsSound demands that the coordinator and its registry find nothing wrong with themselves. While a hub rebuilds its
+// store, exports and the VIPs of the tailnet come in any order and are not joined yet.
 func (c *checker) coreIsSound(h *hub) {
+	if h.co.Rebuilding() {
+		return
+	}
 	c.checked("coreIsSound")
 	if errs := h.co.Check(); len(errs) > 0 {
 		c.w.fail("coreIsSound", "%s: %v", h.name, errs[0])

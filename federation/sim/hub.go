@@ -18,8 +18,6 @@ const (
 	// it counts as lost.
 	apiProbe   = time.Second
 	apiSilence = 3 * time.Second
-	// rebuildFor is how long a hub that found its store empty waits for the exports of all members.
-	rebuildFor = 30 * time.Second
 	// adoptAgain is the first pause before a hub lists the tailnet's VIPs again.
 	adoptAgain = 500 * time.Millisecond
 )
@@ -41,19 +39,14 @@ type hub struct {
 	failures int
 	// startedAt is when the hub last started.
 	startedAt time.Duration
-	// rebuilding is set while a hub that found its store empty learns what there is: first the VIPs of the tailnet, then
-	// the exports of all members. Until then it tells nobody anything, for nothing is what it knows. adopted is set once
-	// the tailnet has said.
-	rebuilding, adopted bool
 }
 
 // api is what a hub knows of a member's API server.
 type api struct {
-	watch  *watch
-	heard  time.Duration
-	told   bool // whether the coordinator was told
-	up     bool
-	closed bool
+	watch *watch
+	heard time.Duration
+	told  bool // whether the coordinator was told
+	up    bool
 }
 
 func newHub(w *world, name string, skew time.Duration) *hub {
@@ -70,7 +63,7 @@ func (h *hub) start() {
 		return
 	}
 	h.begin()
-	h.tickAt, h.asking, h.startedAt, h.adopted = 0, false, h.w.now, false
+	h.tickAt, h.asking, h.startedAt = 0, false, h.w.now
 	h.epoch = h.w.store.open(h.clock())
 	h.note("start", fmt.Sprint("epoch ", h.epoch))
 	co, err := coordinator.New(h.w.parts.config(h.w.scenario, h.epoch), h.w.parts.Load(h.w.store.load()), h.clock())
@@ -83,7 +76,6 @@ func (h *hub) start() {
 	h.queue = coordinator.NewQueue()
 	h.apis = map[federation.ClusterID]*api{}
 	h.server = newServer(h)
-	h.rebuilding = !h.w.store.complete && !h.w.parts.NoRebuild
 	h.publish(co.Everything())
 	h.w.check.hubStarted(h)
 	for _, id := range h.co.Members() {
@@ -91,7 +83,10 @@ func (h *hub) start() {
 			h.expel(c)
 		}
 	}
-	h.w.push(h.w.now+200*time.Millisecond, &h.party, h.readPolicies)
+	h.w.push(h.w.now+200*time.Millisecond, &h.party, func() {
+		h.readMembers()
+		h.readPolicies()
+	})
 	h.adopt(adoptAgain)
 	h.w.push(h.w.now+apiProbe/2, &h.party, h.probeAPIs)
 	h.setTimer()
@@ -114,6 +109,7 @@ func (h *hub) handle(e coordinator.Event) {
 	if !h.up {
 		return
 	}
+	silent := h.co.Rebuilding()
 	step := h.co.Plan(h.w.parts.Event(e), h.clock())
 	for _, p := range step.Problems {
 		h.note("problem", p.Error())
@@ -136,6 +132,9 @@ func (h *hub) handle(e coordinator.Event) {
 		h.w.push(h.w.now+again, &h.party, func() { h.publish(h.co.Apply(step)) })
 	}
 	h.w.check.applied(h, e, step)
+	if silent && !h.co.Rebuilding() {
+		h.w.check.rebuilt(h)
+	}
 	h.setTimer()
 }
 
@@ -174,24 +173,19 @@ func (h *hub) publish(e coordinator.Effects) {
 			h.server.wake(m.Cluster)
 		}
 	}
+	for _, id := range e.Speak {
+		if h.view(id).Open() {
+			h.server.wake(id)
+		}
+	}
 	for _, id := range e.Gone {
-		// The view stays, with nothing in it: a member that comes back must not be given the versions that it has seen.
-		h.empty(id)
+		h.view(id).Clear()
 		h.w.push(h.w.now, &h.party, func() { h.server.expel(id) })
 	}
 	slices.SortStableFunc(e.Ensure, func(a, b vip.Entry) int { return compare(a.ServiceName, b.ServiceName) })
 	h.queue.Add(e)
 	h.w.check.published(h, e)
 	h.provision()
-}
-
-// empty takes everything out of the view of a member that left.
-func (h *hub) empty(id federation.ClusterID) {
-	var changes []linkstate.Change
-	for _, r := range h.view(id).Since(0).Upserts {
-		changes = append(changes, linkstate.Change{Key: r.Key()})
-	}
-	h.view(id).Edit(changes)
 }
 
 func compare(a, b string) int {
@@ -244,39 +238,8 @@ func (h *hub) adopt(pause time.Duration) {
 		for _, v := range a.vips {
 			h.handle(coordinator.VIPFound{VIP: v})
 		}
-		if h.up && h.rebuilding {
-			h.adopted = true
-			h.w.push(h.w.now+rebuildFor, &h.party, func() {
-				if h.rebuilding {
-					h.w.cov.count(TopicState, "store rebuilt without some member")
-					h.w.check.incomplete = h.epoch
-				}
-				h.rebuilt()
-			})
-		}
+		h.handle(coordinator.VIPsListed{})
 	})
-}
-
-// rebuilt ends the rebuilding, after which the members are told what the hub knows.
-func (h *hub) rebuilt() {
-	if !h.rebuilding || h.epoch != h.w.store.epoch {
-		return
-	}
-	h.rebuilding, h.w.store.complete = false, true
-	h.note("rebuilt")
-	for _, c := range h.w.members {
-		h.server.wake(c.Cluster)
-	}
-}
-
-// learned ends the rebuilding early if the exports of all members are known.
-func (h *hub) learned() {
-	for _, c := range h.w.members {
-		if a := h.apis[c.Cluster]; c.left == 0 && (a == nil || !a.up) {
-			return
-		}
-	}
-	h.rebuilt()
 }
 
 // provision has the tailnet do what the queue holds, one thing at a time.
@@ -322,6 +285,17 @@ func (h *hub) provisioned(t coordinator.Task, a answer) {
 func (h *hub) readPolicies() {
 	p := h.w.parts.Policies(h.w.policies)
 	h.handle(coordinator.PoliciesSet{Fallback: p.Fallback, Policies: p.Named})
+}
+
+// readMembers tells the coordinator which members the hub's cluster accepts.
+func (h *hub) readMembers() {
+	var accepted []federation.ClusterID
+	for _, c := range h.w.members {
+		if c.left == 0 {
+			accepted = append(accepted, c.Cluster)
+		}
+	}
+	h.handle(coordinator.MembersExpected{Clusters: accepted})
 }
 
 // expel tells the coordinator that a member left.

@@ -127,7 +127,8 @@ func (c *checker) step() {
 // applied is told that a hub has handled an event.
 func (c *checker) applied(h *hub, e coordinator.Event, s coordinator.Step) {
 	c.count(e, s)
-	c.forget(h, e)
+	c.forget(e)
+	c.unreadyIsDown(h, e)
 	for _, d := range s.Batch.Journal {
 		c.noSwitchStorms(d)
 		c.isolatedEvictsNobody(d)
@@ -170,7 +171,7 @@ func (c *checker) count(e coordinator.Event, s coordinator.Step) {
 }
 
 // forget drops what the checker remembers of what is gone, or is wanted no longer.
-func (c *checker) forget(h *hub, e coordinator.Event) {
+func (c *checker) forget(e coordinator.Event) {
 	switch e := e.(type) {
 	case coordinator.MemberGone:
 		c.drop(func(t federation.Target) bool { return t.Cluster == e.Cluster })
@@ -199,9 +200,7 @@ func (c *checker) drop(gone func(federation.Target) bool) {
 	}
 }
 
-func target(k federation.ExportKey) federation.Target {
-	return federation.Target{Cluster: k.Cluster, Service: k.Service}
-}
+func target(k federation.ExportKey) federation.Target { return federation.Target(k) }
 
 // storeLost is told that the store is about to be lost. Operators' wishes go with it; VIPs do not, as far as the tailnet
 // has them.
@@ -244,6 +243,18 @@ func (c *checker) tailnetChanged() {
 				c.w.fail("vipsAreDistinct", "in the tailnet, %s is held by %s and %s", a, other, name)
 			}
 			addrs[a] = name
+		}
+	}
+}
+
+// hosting demands of what the clusters host what vipsAreDistinct demands of the registry.
+func (c *checker) hosting(m *cluster) {
+	c.checked("vipsAreDistinct")
+	for _, other := range c.w.members {
+		for a, owner := range m.hosted {
+			if is, ok := other.hosted[a]; ok && is != owner {
+				c.w.fail("vipsAreDistinct", "%s hosts %s for %s, and %s for %s", m.name(), a, owner, other.name(), is)
+			}
 		}
 	}
 }

@@ -30,10 +30,6 @@ type conn struct {
 	sender     *linkstate.Sender
 	watching   bool
 	generation uint64
-	// reported is set once the spoke has said to what it refers.
-	reported bool
-	// epoch and version are the position at which the spoke came.
-	epoch, version uint64
 }
 
 // server is the hub's end of all links.
@@ -81,7 +77,7 @@ func (v *server) open(c *conn, epoch, version uint64) {
 		v.leases[id] = linkstate.NewLease(heartbeat)
 	}
 	v.conns[id] = append(v.conns[id], c)
-	c.watching, c.epoch, c.version = true, epoch, version
+	c.watching = true
 	c.sender = linkstate.NewSender(v.h.epoch, heartbeat, epoch, version, v.h.clock())
 	if epoch == v.h.epoch && version > 0 {
 		v.h.w.cov.count(TopicState, "watch resumed")
@@ -105,13 +101,7 @@ func (v *server) wake(id federation.ClusterID) {
 
 // send sends what is new, or due. While the stream is stuck it waits: what comes meanwhile goes in one.
 func (v *server) send(c *conn) {
-	if c.down.dead || len(c.down.unsent) > 0 {
-		return
-	}
-	// Until the hub knows all that there is, and to what the member refers, what it would say is less than the spoke
-	// knows. A sign of life at the position that the spoke has leaves it there.
-	if v.h.rebuilding || !c.reported && !v.h.w.parts.NoRebuild {
-		c.down.send(func() { c.s.client.update(c, linkstate.Update{Epoch: c.epoch, Version: c.version}) })
+	if !c.down.alive() || len(c.down.unsent) > 0 {
 		return
 	}
 	u, ok := c.sender.Next(v.h.view(c.s.c.Cluster), v.h.clock())
@@ -131,7 +121,7 @@ func (v *server) send(c *conn) {
 // beat has the sender looked after once a heartbeat.
 func (v *server) beat(c *conn) {
 	v.h.w.push(v.h.w.now+heartbeat, &v.h.party, func() {
-		if c.down.dead || !slices.Contains(v.conns[c.s.c.Cluster], c) {
+		if !c.down.alive() || !slices.Contains(v.conns[c.s.c.Cluster], c) {
 			v.drop(c)
 			return
 		}
@@ -208,10 +198,6 @@ func (v *server) reported(c *conn, r report) {
 	}
 	if r.interest != nil {
 		v.h.handle(coordinator.MemberInterest{Cluster: id, Interest: *r.interest})
-	}
-	if !c.reported {
-		c.reported = true
-		v.send(c)
 	}
 	for _, o := range r.seen {
 		v.h.tell(failover.Observed{Observer: id, Target: o.target, Reachable: o.reachable, At: v.h.clock().Add(-o.age)})

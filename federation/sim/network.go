@@ -23,6 +23,7 @@ type path struct {
 	delay  time.Duration // of a message, at least
 	cuts   int           // how many cuts there are now
 	poor   int           // how many degradations there are now
+	last   time.Duration // when the last datagram arrives
 	misery misery
 }
 
@@ -57,9 +58,6 @@ func (n *network) path(from, to string) *path {
 	return p
 }
 
-// open reports whether nothing is cut between two parties, either way.
-func (n *network) open(a, b string) bool { return n.path(a, b).cuts == 0 && n.path(b, a).cuts == 0 }
-
 // luck says what becomes of a message that is sent now: whether it arrives, how often and when.
 func (p *path) luck(c Coverage) (copies int, after time.Duration) {
 	after = p.delay + time.Duration(p.rng.Int64N(int64(p.delay/4+1)))
@@ -90,14 +88,13 @@ func (n *network) datagram(from, to string, receiver *party, deliver func()) {
 	p := n.path(from, to)
 	copies, after := p.luck(n.w.cov)
 	for range copies {
+		if n.w.now+after < p.last {
+			n.w.cov.count(TopicFault, "message overtook another")
+		}
+		p.last = max(p.last, n.w.now+after)
 		n.w.push(n.w.now+after, receiver, deliver)
-		_, after = p.again(after)
+		after += time.Duration(p.rng.Int64N(int64(50 * time.Millisecond))) // a copy comes a little later
 	}
-}
-
-// again delays a copy of a message a little more.
-func (p *path) again(after time.Duration) (int, time.Duration) {
-	return 1, after + time.Duration(p.rng.Int64N(int64(50*time.Millisecond)))
 }
 
 // stream is one direction of a connection: what is sent arrives in its order, as it does with TCP, or not at all. What
@@ -106,6 +103,7 @@ type stream struct {
 	w        *world
 	from, to string
 	receiver *party
+	life     int // of the receiver: the stream ends with it
 	// unsent waits behind a message that was lost and is sent again, since begun.
 	unsent []func()
 	begun  time.Duration
@@ -115,12 +113,15 @@ type stream struct {
 }
 
 func (n *network) stream(from, to string, receiver *party) *stream {
-	return &stream{w: n.w, from: from, to: to, receiver: receiver}
+	return &stream{w: n.w, from: from, to: to, receiver: receiver, life: receiver.life}
 }
+
+// alive reports whether something that is sent may arrive.
+func (s *stream) alive() bool { return !s.dead && !s.ended && s.receiver.life == s.life }
 
 // send sends a message. A stream that is dead swallows it.
 func (s *stream) send(deliver func()) {
-	if s.dead || s.ended {
+	if !s.alive() {
 		return
 	}
 	s.unsent = append(s.unsent, deliver)
@@ -158,7 +159,7 @@ func (s *stream) transmit(pause time.Duration) {
 		s.w.cov.count(TopicState, "stream died of retransmissions")
 	default:
 		s.w.push(s.w.now+pause, nil, func() {
-			if !s.dead && !s.ended {
+			if s.alive() {
 				s.transmit(min(2*pause, retryMax))
 			}
 		})

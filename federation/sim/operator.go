@@ -57,7 +57,7 @@ func (h *hub) knows(t federation.Target) bool {
 	if t.Service == (federation.ServiceID{}) {
 		return len(h.co.State().Exports(t.Cluster)) > 0
 	}
-	return slices.Contains(h.co.State().Exports(t.Cluster), federation.ExportKey{Cluster: t.Cluster, Service: t.Service})
+	return slices.Contains(h.co.State().Exports(t.Cluster), federation.ExportKey(t))
 }
 
 // operated remembers what an operator wants and was granted.

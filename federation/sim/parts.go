@@ -35,7 +35,7 @@ type Parts struct {
 	// NoOverlay has spokes leave out what their own probes say. Envoy changes the sets that Envoy gets.
 	NoOverlay bool
 	Envoy     func(federation.EndpointSet) federation.EndpointSet
-	// NoRebuild has a hub that found its store empty speak before it knows what there is.
+	// NoRebuild has a hub that finds its store empty speak before it knows what there is.
 	NoRebuild bool
 	// ForgetDisk has spokes start with nothing.
 	ForgetDisk bool
@@ -73,6 +73,10 @@ func (p *Parts) complete() {
 	}
 }
 
+// rebuildFor is how long a hub that finds its store empty waits for the tailnet and the members. It is shorter than the
+// default, as all is here.
+const rebuildFor = time.Minute
+
 // pool is the range of scenarios in which the hub gives the addresses.
 var pool = func() *vip.Pool {
 	p, err := vip.ParsePool("100.90.0.0/26")
@@ -85,7 +89,10 @@ var pool = func() *vip.Pool {
 // config is what the coordinators of a scenario go by.
 func (p *Parts) config(s Scenario, epoch uint64) coordinator.Config {
 	c := coordinator.Config{VIPs: vip.Options{Quarantine: s.Quarantine, Epoch: epoch}, Fallback: s.Policies[0].Fallback}
-	c.Failover.Rules = p.Rules
+	c.Failover.Rules, c.RebuildGrace = p.Rules, rebuildFor
+	if p.NoRebuild {
+		c.RebuildGrace = time.Nanosecond
+	}
 	if s.Pool {
 		c.VIPs.Pool = pool
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/federation/coordinator"
 	"github.com/tailgate-project/tailgate/federation/failover"
@@ -22,14 +24,17 @@ func sometimes(n int) func(time.Duration) bool {
 	}
 }
 
-// Each invariant has a broken part that it catches. The parts are made anew for each run, since some of them count.
-func TestInvariantsBite(t *testing.T) {
-	for name, tc := range map[string]struct {
-		parts func() sim.Parts
-		want  string
-		// kinds are the faults that are left; none means all.
-		kinds []sim.Kind
-	}{
+// sabotage is a broken part and the invariant that catches it. The parts are made anew for each run, since some of them
+// count.
+type sabotage struct {
+	parts func() sim.Parts
+	want  string
+	// kinds are the faults that are left; none means all.
+	kinds []sim.Kind
+}
+
+func sabotages() map[string]sabotage {
+	return map[string]sabotage{
 		"tailnet-gives-an-address-twice": {
 			func() sim.Parts { return sim.Parts{AddressTwice: func(time.Duration) bool { return true }} }, "vipsAreDistinct", nil,
 		},
@@ -57,6 +62,9 @@ func TestInvariantsBite(t *testing.T) {
 		},
 		"no-rule-but-readiness": {
 			func() sim.Parts { return sim.Parts{Rules: []failover.Rule{failover.Emptied, failover.NoneReady}} }, "deadAreDown", []sim.Kind{sim.PowerLoss},
+		},
+		"no-rule-for-readiness": {
+			func() sim.Parts { return sim.Parts{Rules: failover.Table()[2:]} }, "unreadyIsDown", []sim.Kind{sim.Ready},
 		},
 		"hold-time-is-not-kept": {
 			func() sim.Parts {
@@ -156,7 +164,12 @@ func TestInvariantsBite(t *testing.T) {
 				return sim.Parts{Rules: []failover.Rule{func(in failover.Inputs) (failover.Opinion, bool) { panic(in.Policy) }}}
 			}, "nothingPanics", nil,
 		},
-	} {
+	}
+}
+
+// Each invariant has a broken part that it catches.
+func TestInvariantsBite(t *testing.T) {
+	for name, tc := range sabotages() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			others := map[string]int{}
@@ -175,5 +188,25 @@ func TestInvariantsBite(t *testing.T) {
 			}
 			t.Errorf("not caught by %s in 60 seeds; other invariants that caught it: %v", tc.want, others)
 		})
+	}
+}
+
+// No invariant goes without a part that is broken for it, and none is never put to the test.
+func TestAllInvariantsBite(t *testing.T) {
+	checked := sim.Coverage{}
+	for seed := range uint64(20) {
+		s := sim.NewScenario(seed + 1)
+		checked.Merge(sim.Run(s, sim.NewFaults(s), sim.Options{}).Coverage)
+	}
+	want := map[string]bool{"nothingPanics": true} // it is put to the test by each event
+	for invariant := range checked[sim.TopicChecked] {
+		want[invariant] = true
+	}
+	got := map[string]bool{}
+	for _, x := range sabotages() {
+		got[x.want] = true
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("the invariants that were checked and those that a broken part is caught by (-checked +caught)\n%s", d)
 	}
 }

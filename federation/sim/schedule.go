@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/tailgate-project/tailgate/federation"
@@ -142,8 +143,8 @@ func quick() PolicySet {
 // ordered are policies that name the clusters in their order, the last one first.
 func ordered(s Scenario) PolicySet {
 	p := policy.Policy{Name: "tier-one", Select: policy.Selector{Labels: map[string]string{"tier": "1"}}, MinHealthy: 50, Times: policy.Default().Times}
-	for i := len(s.Members) - 1; i >= 0; i-- {
-		p.Order = append(p.Order, policy.Place{Cluster: s.Members[i].Cluster})
+	for _, m := range slices.Backward(s.Members) {
+		p.Order = append(p.Order, policy.Place{Cluster: m.Cluster})
 	}
 	return PolicySet{Fallback: policy.Default(), Named: []policy.Policy{p}}
 }

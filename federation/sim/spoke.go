@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tailgate-project/tailgate/federation"
@@ -244,6 +245,7 @@ func (s *spoke) settleProxies() {
 			}
 		}
 	}
+	s.w.check.hosting(s.c)
 	s.c.prober.aimAt(aims)
 	s.watchProbes(aims)
 }
@@ -318,9 +320,9 @@ func (s *spoke) setTimer() {
 
 // describe writes a set for a trace.
 func describe(set federation.EndpointSet) string {
-	out := set.Service.String() + ":"
+	out := []string{set.Service.String() + ":"}
 	for _, e := range set.Endpoints {
-		out += fmt.Sprintf(" %s/p%d/w%d/%s(%s)", e.Cluster, e.Priority, e.Weight, e.Health, e.Reason)
+		out = append(out, fmt.Sprintf("%s/p%d/w%d/%s(%s)", e.Cluster, e.Priority, e.Weight, e.Health, e.Reason))
 	}
-	return out
+	return strings.Join(out, " ")
 }

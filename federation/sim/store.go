@@ -31,8 +31,6 @@ type store struct {
 	members map[federation.ClusterID]ledger.Member
 	named   map[string]policy.Policy
 	journal []failover.Decision
-	// complete says that a hub once knew all that there is: the store is not one that was lost.
-	complete bool
 
 	// failing and forgetting count the commits that will fail before, or after, they took effect.
 	failing, forgetting int
@@ -69,7 +67,7 @@ func (s *store) wipe() {
 	s.whole = map[federation.ClusterID]failover.SavedCluster{}
 	s.members = map[federation.ClusterID]ledger.Member{}
 	s.named = map[string]policy.Policy{}
-	s.journal, s.complete = nil, false
+	s.journal = nil
 }
 
 // open takes the next epoch: one more than the last, and at least the time in seconds.
@@ -139,7 +137,7 @@ func (s *store) keep(b ledger.Batch) {
 	put(s.named, b.Policies)
 	for k, x := range b.Exports {
 		if x != nil {
-			s.remember(federation.Target{Cluster: k.Cluster, Service: k.Service}, x.SavedSubject)
+			s.remember(target(k), x.SavedSubject)
 		}
 	}
 	for id, x := range b.Clusters {
@@ -175,7 +173,7 @@ func (s *store) mode(t federation.Target) failover.Mode {
 	if t.Service == (federation.ServiceID{}) {
 		return s.whole[t.Cluster].Mode
 	}
-	return s.exports[federation.ExportKey{Cluster: t.Cluster, Service: t.Service}].Mode
+	return s.exports[federation.ExportKey(t)].Mode
 }
 
 // has reports whether a subject is kept.
@@ -184,6 +182,6 @@ func (s *store) has(t federation.Target) bool {
 		_, ok := s.whole[t.Cluster]
 		return ok
 	}
-	_, ok := s.exports[federation.ExportKey{Cluster: t.Cluster, Service: t.Service}]
+	_, ok := s.exports[federation.ExportKey(t)]
 	return ok
 }

@@ -205,6 +205,20 @@ func (c *checker) pinnedLately(id federation.ServiceID) bool {
 	return ever && c.w.now-at < time.Minute || c.pinned(id) != ""
 }
 
+// rebuilt is told that a hub that found its store empty begins to speak.
+func (c *checker) rebuilt(h *hub) {
+	c.w.cov.count(TopicState, "store rebuilt")
+	if c.w.now-h.startedAt < rebuildFor { // it knows all, or should
+		return
+	}
+	for _, m := range c.w.members {
+		if a := h.apis[m.Cluster]; m.left == 0 && (a == nil || !a.up) {
+			c.w.cov.count(TopicState, "store rebuilt without some member")
+			c.incomplete = h.epoch
+		}
+	}
+}
+
 // hubStarted is told that a hub has started.
 func (c *checker) hubStarted(h *hub) {
 	c.w.cov.count(TopicState, "hub started")
@@ -274,7 +288,49 @@ func (c *checker) converged(after string) {
 		c.exportsAreTrue(h, m, after)
 		c.setsAreTrue(h, m, after)
 	}
+	for _, s := range c.w.scenario.Services {
+		c.federatedIsHosted(h, s.ID, after)
+	}
 	c.tailnetAgrees(h, after)
+}
+
+// federatedIsHosted demands that the VIP of a federated service is hosted by those clusters that share it and serve, by
+// all that share it if none serves, and by nobody else (design §1, federated VIP). Without a VIP nobody shares it.
+func (c *checker) federatedIsHosted(h *hub, id federation.ServiceID, after string) {
+	e, ok := h.co.Registry().Get(federation.ExportKey{Service: id})
+	var share, serve []federation.ClusterID
+	for _, m := range c.w.members {
+		x, there := m.exported(id)
+		if !there || m.left > 0 || !x.Federated {
+			continue
+		}
+		share = append(share, m.Cluster)
+		if v, _ := h.co.Verdict(x.Key, ""); v.Health == federation.Healthy {
+			serve = append(serve, m.Cluster)
+		}
+	}
+	if pinned := c.pinned(id); slices.Contains(share, pinned) {
+		serve = []federation.ClusterID{pinned}
+	}
+	if len(serve) == 0 {
+		serve = share
+	}
+	if given := ok && e.ReleasedAt.IsZero() && len(e.Addrs) > 0; given != (len(share) > 0) {
+		c.w.fail("converges", "%s, and %v share the VIP of %s, which is %+v", after, share, id, e)
+		return
+	}
+	var hosts []federation.ClusterID
+	for _, m := range c.w.members {
+		if len(share) > 0 && m.hosted[e.Addrs[0]] == e.Owner {
+			hosts = append(hosts, m.Cluster)
+		}
+	}
+	if len(share) > 0 {
+		c.w.cov.count(TopicState, "federated VIP hosted in the calm")
+	}
+	if !slices.Equal(hosts, serve) {
+		c.w.fail("converges", "%s, and the VIP of %s is hosted by %v where %v should", after, id, hosts, serve)
+	}
 }
 
 // memberAgrees demands that a spoke knows what the hub has for it, and that Envoy has it too.

@@ -1,18 +1,16 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/coordinator"
 	"github.com/tailgate-project/tailgate/federation/failover"
 )
 
 // probeAPIs asks the API servers of all members for a sign of life, and for a watch where there is none.
 func (h *hub) probeAPIs() {
-	if h.rebuilding && !h.adopted { // what an export had is its own: it must not be given something else meanwhile
-		h.w.push(h.w.now+apiProbe, &h.party, h.probeAPIs)
-		return
-	}
 	for _, c := range h.w.members {
 		if _, ok := h.co.Member(c.Cluster); !ok || c.left > 0 {
 			delete(h.apis, c.Cluster)
@@ -49,8 +47,9 @@ func (h *hub) probeAPI(c *cluster, a *api) {
 		if !c.served() || h.life != life {
 			return
 		}
+		h.w.note(c.name(), "API probed", h.name, fmt.Sprint("need ", need), fmt.Sprint("watches ", len(c.watches)))
 		// Asked for once more before the list has arrived, it is sent once more.
-		if need || !slices.ContainsFunc(c.watches, func(wt *watch) bool { return wt.h == h && !wt.stream.dead }) {
+		if need || !slices.ContainsFunc(c.watches, func(wt *watch) bool { return wt.h == h && wt.stream.alive() }) {
 			c.serveWatch(h)
 		}
 		h.w.net.datagram(c.name(), h.name, &h.party, func() {
@@ -68,7 +67,7 @@ func (h *hub) listed(wt *watch, all []federation.Export) {
 		return
 	}
 	a.watch, a.heard = wt, h.w.now
-	h.note("listed", wt.c.name())
+	h.note("listed", wt.c.name(), fmt.Sprint("watch ", wt.number))
 	for _, x := range all {
 		h.tell(failover.ExportChanged{Export: x})
 	}
@@ -84,9 +83,7 @@ func (h *hub) listed(wt *watch, all []federation.Export) {
 		a.up, a.told = true, true
 		h.tell(failover.APIChanged{Cluster: wt.c.Cluster, Up: true})
 	}
-	if h.up && h.rebuilding {
-		h.learned()
-	}
+	h.handle(coordinator.ExportsListed{Cluster: wt.c.Cluster})
 }
 
 // watched takes a change of an export.

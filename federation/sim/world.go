@@ -9,7 +9,6 @@ package sim
 import (
 	"fmt"
 	"maps"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -23,6 +22,8 @@ var origin = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 type Options struct {
 	// Trace keeps a readable trace.
 	Trace bool
+	// Panics lets a panic of the product through, so that its stack is seen. Otherwise it is a broken invariant.
+	Panics bool
 	// Parts replaces parts of the federation by broken ones. Nil keeps all as they are.
 	Parts *Parts
 }
@@ -85,6 +86,7 @@ type world struct {
 	policies PolicySet
 	events   int
 	failure  *Failure
+	panics   bool
 }
 
 // Run plays the faults to the federation of the scenario.
@@ -99,7 +101,7 @@ func Run(s Scenario, faults []Fault, o Options) Result {
 }
 
 func newWorld(s Scenario, o Options) *world {
-	w := &world{trace: newTrace(o.Trace), scenario: s, cov: Coverage{}, byName: map[string]*cluster{}, policies: s.Policies[0]}
+	w := &world{trace: newTrace(o.Trace), scenario: s, cov: Coverage{}, byName: map[string]*cluster{}, policies: s.Policies[0], panics: o.Panics}
 	if o.Parts != nil {
 		w.parts = *o.Parts
 	}
@@ -197,11 +199,13 @@ func (w *world) loop(end time.Duration) {
 
 // happen lets one thing happen and looks at what it left. The product may panic nowhere.
 func (w *world) happen(it item) {
-	defer func() {
-		if r := recover(); r != nil {
-			w.fail("nothingPanics", "%v\n%s", r, debug.Stack())
-		}
-	}()
+	if !w.panics {
+		defer func() {
+			if r := recover(); r != nil {
+				w.fail("nothingPanics", "%v", r)
+			}
+		}()
+	}
 	it.do()
 	w.check.step()
 }
@@ -284,6 +288,7 @@ func (w *world) loseStore() {
 // leave takes a member out of the federation, as its operator says in the hub's cluster.
 func (w *world) leave(c *cluster) {
 	c.joined = w.now
+	defer w.accepted()
 	if c.left++; c.left == 1 {
 		for _, h := range w.hubs {
 			h.expel(c)
@@ -295,6 +300,14 @@ func (w *world) leave(c *cluster) {
 func (w *world) join(c *cluster) {
 	c.left--
 	c.joined = w.now
+	w.accepted()
+}
+
+// accepted tells the hubs which members are accepted now.
+func (w *world) accepted() {
+	for _, h := range w.hubs {
+		h.readMembers()
+	}
 }
 
 func sortServices(ids []federation.ServiceID) { slices.SortFunc(ids, federation.ServiceID.Compare) }

@@ -1,26 +1,34 @@
 package vip
 
-import (
-	"hash/maphash"
-	"iter"
-)
+import "iter"
 
 // index finds things by a key that they hold themselves. A map would hold all keys a second time, which for a quarter
 // of a million owners is more than the entries. It is a hash table with linear probing; it keeps 32 bits of each
-// hash, so that it looks at nothing but what it is asked for. Which order it has is random and must not be seen.
+// hash, so that it looks at nothing but what it is asked for. The same changes make the same table in every run, but
+// which order that has must not be seen.
 type index[T, K comparable] struct {
 	key    func(T) K
-	seed   maphash.Seed
-	slots  []T      // as many as a power of two, a quarter of them empty at least
-	hashes []uint32 // of their keys, zero where a slot is empty
+	hash   func(K) uint32 // never zero
+	slots  []T            // as many as a power of two, a quarter of them empty at least
+	hashes []uint32       // of their keys, zero where a slot is empty
 	used   int
 }
 
-func newIndex[T, K comparable](key func(T) K) index[T, K] {
-	return index[T, K]{key: key, seed: maphash.MakeSeed(), slots: make([]T, 8), hashes: make([]uint32, 8)}
+func newIndex[T, K comparable](key func(T) K, hash func(K) uint32) index[T, K] {
+	return index[T, K]{key: key, hash: hash, slots: make([]T, 8), hashes: make([]uint32, 8)}
 }
 
-func (x *index[T, K]) hash(k K) uint32 { return max(1, uint32(maphash.Comparable(x.seed, k))) }
+// hash returns the FNV-1a hash of the parts, folded to 32 bits, and 1 for 0.
+func hash(parts ...string) uint32 {
+	h := uint64(14695981039346656037)
+	for _, part := range parts {
+		for i := range len(part) {
+			h = (h ^ uint64(part[i])) * 1099511628211
+		}
+		h = (h ^ '/') * 1099511628211
+	}
+	return max(1, uint32(h^h>>32))
+}
 
 // at returns a slot's number from any number; a hash's is where its key would best be.
 func (x *index[T, K]) at(n int) int { return n & (len(x.slots) - 1) }

@@ -118,9 +118,9 @@ func New(o Options) *Registry {
 	r := &Registry{
 		quarantine: o.Quarantine,
 		epoch:      o.Epoch,
-		byService:  newIndex(func(e *record) string { return e.ServiceName }),
-		byOwner:    newIndex(func(e *record) federation.ExportKey { return e.Owner }),
-		byAddr:     newIndex(func(h holding) [16]byte { return h.Addrs[h.n].As16() }),
+		byService:  newIndex(func(e *record) string { return e.ServiceName }, func(name string) uint32 { return hash(name) }),
+		byOwner:    newIndex(func(e *record) federation.ExportKey { return e.Owner }, hashOwner),
+		byAddr:     newIndex(func(h holding) [16]byte { return h.Addrs[h.n].As16() }, func(a [16]byte) uint32 { return hash(string(a[:])) }),
 		resting: queue{less: func(a, b *record) bool {
 			return cmp.Or(a.ReleasedAt.Compare(b.ReleasedAt), cmp.Compare(a.ServiceName, b.ServiceName)) < 0
 		}},
@@ -129,6 +129,10 @@ func New(o Options) *Registry {
 	}
 	r.SetPool(o.Pool)
 	return r
+}
+
+func hashOwner(k federation.ExportKey) uint32 {
+	return hash(string(k.Cluster), string(k.Service.Kind), k.Service.Namespace, k.Service.Name)
 }
 
 // Len returns how many entries there are, released ones included.

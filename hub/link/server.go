@@ -252,7 +252,7 @@ func (s *Server) Watch(r *link.WatchRequest, stream grpc.ServerStreamingServer[l
 			if _, err := s.owned(ctx, r.GetClusterId()); err != nil {
 				return err
 			}
-			u = linkstate.Update{Epoch: s.Hub.Epoch(), Version: version}
+			u = linkstate.Update{Epoch: epoch, Version: version} // where the member is, which leaves it there
 		}
 		if err := stream.Send(link.FromUpdate(u)); err != nil {
 			return err

@@ -143,6 +143,13 @@ func assemble(ctx context.Context, o options, p parts) error {
 		if err := members.Prune(ctx, h.Members()); err != nil {
 			return fmt.Errorf("forget members that were deleted meanwhile: %w", err)
 		}
+		accepted, err := members.Accepted(ctx)
+		if err != nil {
+			return err
+		}
+		if err := h.Expect(ctx, accepted); err != nil {
+			return nil // ctx ended
+		}
 		ready.set()
 		p.log.Info("the hub serves its spokes", "addrs", p.node.Addrs(), "port", o.linkPort, "epoch", h.Epoch())
 		return server.Serve(ctx, p.spokes)

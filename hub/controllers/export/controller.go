@@ -34,6 +34,8 @@ type Sink interface {
 	SetExport(ctx context.Context, x federation.Export) error
 	// RemoveExport says that a member no longer offers an export.
 	RemoveExport(ctx context.Context, k federation.ExportKey) error
+	// ExportsListed says that all exports that a member has were told.
+	ExportsListed(ctx context.Context, c federation.ClusterID) error
 	// RemoveCluster says that a member offers nothing any more because it is none.
 	RemoveCluster(ctx context.Context, c federation.ClusterID) error
 	// Exports returns what the sink has of a member. It is asked when a member is engaged, because no event tells of

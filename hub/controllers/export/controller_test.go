@@ -242,6 +242,11 @@ type sink struct {
 	changed chan struct{}
 }
 
+func (s *sink) ExportsListed(_ context.Context, c federation.ClusterID) error {
+	s.edit("listed "+string(c), func() {})
+	return nil
+}
+
 func (s *sink) SetExport(_ context.Context, x federation.Export) error {
 	s.edit("set "+x.Key.String(), func() { s.exports[x.Key] = x })
 	return nil

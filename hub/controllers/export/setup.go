@@ -190,17 +190,47 @@ func namesOf(ctx context.Context, cl cluster.Cluster, list client.ObjectList, na
 	return names()
 }
 
-// sweep enqueues, whenever a member is engaged, the owners of the exports that the sink has of it.
+// list tells the sink all exports of a member that was engaged, whose caches are synced, and then that these are all.
+// The queue looks at the same objects, and finds nothing new.
+func (c *Controller) list(ctx context.Context, name multicluster.ClusterName, cl cluster.Cluster) error {
+	request := func(o types.NamespacedName) mcreconcile.Request {
+		return mcreconcile.Request{ClusterName: name, Request: reconcile.Request{NamespacedName: o}}
+	}
+	for _, o := range allServices(ctx, cl, nil) {
+		if _, err := c.reconcileService(ctx, request(o)); err != nil {
+			return err
+		}
+	}
+	if c.clusters.Serves(name, gatewayKind) {
+		var gateways gatewayv1.GatewayList
+		if err := cl.GetClient().List(ctx, &gateways, client.UnsafeDisableDeepCopy); err != nil {
+			return fmt.Errorf("list the Gateways: %w", err)
+		}
+		for i := range gateways.Items {
+			if _, err := c.reconcileGateway(ctx, request(client.ObjectKeyFromObject(&gateways.Items[i]))); err != nil {
+				return err
+			}
+		}
+	}
+	return c.sink.ExportsListed(ctx, federation.ClusterID(name))
+}
+
+// sweep tells and enqueues, whenever a member is engaged, the owners of the exports that the sink has of it.
 type sweep struct {
 	controller *Controller
 	kind       federation.Kind
 }
 
-func (s sweep) ForCluster(name multicluster.ClusterName, _ cluster.Cluster) (source.TypedSource[mcreconcile.Request], bool, error) {
+func (s sweep) ForCluster(name multicluster.ClusterName, cl cluster.Cluster) (source.TypedSource[mcreconcile.Request], bool, error) {
 	return source.TypedFunc[mcreconcile.Request](func(ctx context.Context, q workqueue.TypedRateLimitingInterface[mcreconcile.Request]) error {
 		owners, err := s.controller.adopt(ctx, name)
 		if err != nil {
 			return err
+		}
+		if s.kind == federation.KindService { // once a member
+			if err := s.controller.list(ctx, name, cl); err != nil {
+				return err
+			}
 		}
 		for _, o := range owners {
 			if o.kind == s.kind {

@@ -258,6 +258,21 @@ func (r *Registry) SetProgress(id federation.ClusterID, p Progress) {
 	}
 }
 
+// Accepted returns the clusters that are accepted as members, whether or not they have been heard of.
+func (r *Registry) Accepted(ctx context.Context) ([]federation.ClusterID, error) {
+	var list v1alpha1.MemberClusterList
+	if err := r.Reader.List(ctx, &list); err != nil {
+		return nil, fmt.Errorf("list the MemberClusters: %w", err)
+	}
+	var out []federation.ClusterID
+	for i := range list.Items {
+		if m := &list.Items[i]; m.Spec.Accepted && m.DeletionTimestamp.IsZero() {
+			out = append(out, federation.ClusterID(m.Name))
+		}
+	}
+	return out, nil
+}
+
 // Prune removes the clusters that the hub knows and that no MemberCluster names any more, because it was deleted while
 // the hub was away. It is to be called once, with the clusters in the hub's store.
 func (r *Registry) Prune(ctx context.Context, known []federation.ClusterID) error {

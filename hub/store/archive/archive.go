@@ -94,7 +94,7 @@ func (w *writer) raw(b []byte) error {
 }
 
 func (w *writer) frame(f *pb.Frame) error {
-	opts := proto.MarshalOptions{Deterministic: true}
+	var opts proto.MarshalOptions
 	b, err := opts.MarshalAppend(binary.AppendUvarint(w.buf[:0], uint64(opts.Size(f))), f)
 	if err != nil {
 		return fmt.Errorf("write backup: %w", err)

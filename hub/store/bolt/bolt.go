@@ -3,7 +3,8 @@
 // The file has a bucket for each kind of object and one, meta, for the head: the epoch, and how many objects of each
 // kind there are, with a sum over them. Before a file is believed it is looked through whole, its pages, its objects and
 // that none of them is missing; so whatever a disk did to it, it is either refused, and not touched, or it is what was
-// committed last.
+// committed last. (A disk that confirms a commit and then forgets all of it, meta page included, cannot be told from one
+// that was never asked.)
 package bolt
 
 import (

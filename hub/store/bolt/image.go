@@ -67,21 +67,24 @@ func newImage(r io.ReaderAt, size int64) (*image, error) {
 	if m.pageSize < 512 || m.pageSize > 1<<20 || m.pageSize&(m.pageSize-1) != 0 {
 		return nil, errors.New("first page: it is no bbolt database")
 	}
-	var newest uint64
-	for i := range firstPage {
+	var transactions [firstPage]uint64
+	for i := range transactions {
 		if _, err := r.ReadAt(head, int64(i*m.pageSize)); err != nil {
 			return nil, fmt.Errorf("page %d: %w", i, err)
 		}
 		// Both must be right: if the newer one is damaged, the older one is the state before the last commit.
-		if err := checkMeta(head[pageHeader:]); err != nil {
+		tx, err := checkMeta(head, uint64(i))
+		if err != nil {
 			return nil, fmt.Errorf("page %d: %w", i, err)
 		}
-		if tx := binary.NativeEndian.Uint64(head[pageHeader+48:]); tx >= newest {
-			newest = tx
+		if transactions[i] = tx; tx >= transactions[0] {
 			m.root = binary.NativeEndian.Uint64(head[pageHeader+16:])
 			m.freelist = binary.NativeEndian.Uint64(head[pageHeader+32:])
 			m.pages = binary.NativeEndian.Uint64(head[pageHeader+40:])
 		}
+	}
+	if a, b := transactions[0], transactions[1]; max(a, b)-min(a, b) != 1 {
+		return nil, fmt.Errorf("the first two pages are of transactions %d and %d, which do not follow each other", a, b)
 	}
 	if m.pages < firstPage || m.pages > uint64(size/int64(m.pageSize)) {
 		return nil, fmt.Errorf("the file has %d bytes, %d pages of %d are missing", size, m.pages-uint64(size/int64(m.pageSize)), m.pageSize)
@@ -91,17 +94,23 @@ func newImage(r io.ReaderAt, size int64) (*image, error) {
 	return m, nil
 }
 
-func checkMeta(b []byte) error {
+// checkMeta returns the transaction of a meta page, which decides which of the two pages it is written to.
+func checkMeta(page []byte, id uint64) (tx uint64, err error) {
 	const magic, version = 0xED0CDAED, 2
+	b := page[pageHeader:]
 	if binary.NativeEndian.Uint32(b) != magic || binary.NativeEndian.Uint32(b[4:]) != version {
-		return errors.New("it is no page of a bbolt database")
+		return 0, errors.New("it is no page of a bbolt database")
 	}
 	h := fnv.New64a()
 	h.Write(b[:metaLength-8]) // a hash never fails
 	if h.Sum64() != binary.NativeEndian.Uint64(b[metaLength-8:]) {
-		return errors.New("its checksum is another one")
+		return 0, errors.New("its checksum is another one")
 	}
-	return nil
+	tx = binary.NativeEndian.Uint64(b[48:])
+	if binary.NativeEndian.Uint64(page) != id || tx%firstPage != id {
+		return 0, errors.New("it belongs in the place of the other one")
+	}
+	return tx, nil
 }
 
 // buckets returns the buckets at the root, sorted.

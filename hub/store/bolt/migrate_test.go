@@ -75,8 +75,9 @@ func TestSchema1IsMigrated(t *testing.T) {
 			{
 				Cluster: "c1", Locality: federation.Locality{Region: "eu", Zone: "eu-1"},
 				Ingress: []ledger.Host{{NodeID: "n1", Addr: "100.64.0.1:9000"}}, Interest: federation.Interest{All: true},
+				Heard: true, Complete: true,
 			},
-			{Cluster: "c2", Interest: federation.Interest{Services: []federation.ServiceID{http, web}}},
+			{Cluster: "c2", Interest: federation.Interest{Services: []federation.ServiceID{http, web}}, Heard: true, Complete: true},
 		},
 	}
 	decision := failover.Decision{

@@ -208,6 +208,8 @@ func (x jsonExport) saved() failover.Saved {
 	return s
 }
 
+// member says of an interest in anything that it was heard, which was not kept, and of the store that it is complete: a
+// hub of that schema took what it had kept for all there is.
 func (m jsonMember) member() ledger.Member {
 	out := ledger.Member{
 		Cluster: m.Cluster, Locality: federation.Locality{Region: m.Locality.Region, Zone: m.Locality.Zone}, Interest: federation.Interest{All: m.Interest.All},
@@ -218,6 +220,7 @@ func (m jsonMember) member() ledger.Member {
 	for _, s := range m.Interest.Services {
 		out.Interest.Services = append(out.Interest.Services, s.id())
 	}
+	out.Heard, out.Complete = m.Interest.All || len(m.Interest.Services) > 0, true
 	slices.SortFunc(out.Interest.Services, federation.ServiceID.Compare)
 	out.Interest.Services = slices.Compact(out.Interest.Services)
 	return out

@@ -143,8 +143,10 @@ func seal(kind Kind, key string, m proto.Message) (Object, error) {
 	if key == "" {
 		return o, fmt.Errorf("encode %s: the object has no name", kind)
 	}
-	opts := proto.MarshalOptions{Deterministic: true}
-	b, err := opts.MarshalAppend(make([]byte, 0, opts.Size(m)+sumLen), m)
+	var opts proto.MarshalOptions // the same message gives the same bytes: none has a map
+	b := make([]byte, 0, opts.Size(m)+sumLen)
+	opts.UseCachedSize = true
+	b, err := opts.MarshalAppend(b, m)
 	if err != nil {
 		return o, fmt.Errorf("encode %s: %w", o, err)
 	}
@@ -188,31 +190,43 @@ func Changes(b ledger.Batch) ([]Object, error) {
 		}
 	}
 	for k, x := range b.Exports {
-		if x == nil {
+		switch {
+		case x == nil:
 			e.remove(Export, k.String())
-		} else {
-			e.keep(k.String(), x.Export.Key.String(), Export, func() (Object, error) { return encodeExport(*x) })
+		case x.Export.Key != k:
+			e.put(Object{}, fmt.Errorf("encode %s %q: it is of %q", Export, k, x.Export.Key))
+		default:
+			e.put(encodeExport(*x))
 		}
 	}
 	for id, c := range b.Clusters {
-		if c == nil {
+		switch {
+		case c == nil:
 			e.remove(Cluster, string(id))
-		} else {
-			e.keep(string(id), string(c.Cluster), Cluster, func() (Object, error) { return encodeCluster(*c) })
+		case c.Cluster != id:
+			e.put(Object{}, fmt.Errorf("encode %s %q: it is of %q", Cluster, id, c.Cluster))
+		default:
+			e.put(encodeCluster(*c))
 		}
 	}
 	for id, m := range b.Members {
-		if m == nil {
+		switch {
+		case m == nil:
 			e.remove(Member, string(id))
-		} else {
-			e.keep(string(id), string(m.Cluster), Member, func() (Object, error) { return encodeMember(*m) })
+		case m.Cluster != id:
+			e.put(Object{}, fmt.Errorf("encode %s %q: it is of %q", Member, id, m.Cluster))
+		default:
+			e.put(encodeMember(*m))
 		}
 	}
 	for name, p := range b.Policies {
-		if p == nil {
+		switch {
+		case p == nil:
 			e.remove(Policy, policyKey(name))
-		} else {
-			e.keep(name, p.Name, Policy, func() (Object, error) { return encodePolicy(*p) })
+		case p.Name != name:
+			e.put(Object{}, fmt.Errorf("encode %s %q: it is of %q", Policy, name, p.Name))
+		default:
+			e.put(encodePolicy(*p))
 		}
 	}
 	return e.sorted()
@@ -228,14 +242,6 @@ func (e *encoder) put(o Object, err error) {
 	if e.err == nil {
 		e.out, e.err = append(e.out, o), err
 	}
-}
-
-func (e *encoder) keep(key, own string, kind Kind, encode func() (Object, error)) {
-	if key != own && e.err == nil {
-		e.err = fmt.Errorf("encode %s %q: it is of %q", kind, key, own)
-		return
-	}
-	e.put(encode())
 }
 
 func (e *encoder) remove(kind Kind, key string) {

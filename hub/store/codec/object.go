@@ -2,7 +2,6 @@ package codec
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -96,8 +95,13 @@ func (w *writer) labels(labels map[string]string) []string {
 	if len(labels) == 0 {
 		return nil
 	}
+	keys := make([]string, 0, len(labels))
+	for k := range labels {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
 	out := make([]string, 0, 2*len(labels))
-	for _, k := range slices.Sorted(maps.Keys(labels)) {
+	for _, k := range keys {
 		out = append(out, k, labels[k])
 	}
 	return out
@@ -180,6 +184,7 @@ func encodeMember(x ledger.Member) (Object, error) {
 	var w writer
 	m := &pb.Member{
 		Cluster: w.cluster(x.Cluster), Region: x.Locality.Region, Zone: x.Locality.Zone, InterestAll: x.Interest.All,
+		Heard: x.Heard, Complete: x.Complete,
 	}
 	for _, h := range x.Ingress {
 		m.Ingress = append(m.Ingress, &pb.Host{NodeId: h.NodeID, Addr: h.Addr})
@@ -198,7 +203,7 @@ func decodeMember(o Object, known words) (ledger.Member, error) {
 	r := reader{words: known}
 	x := ledger.Member{
 		Cluster: r.cluster(m.GetCluster()), Locality: federation.Locality{Region: m.GetRegion(), Zone: m.GetZone()},
-		Interest: federation.Interest{All: m.GetInterestAll()},
+		Interest: federation.Interest{All: m.GetInterestAll()}, Heard: m.GetHeard(), Complete: m.GetComplete(),
 	}
 	for _, h := range m.GetIngress() {
 		x.Ingress = append(x.Ingress, ledger.Host{NodeID: h.GetNodeId(), Addr: h.GetAddr()})

@@ -22,6 +22,7 @@ type options struct {
 	seed0, seeds  uint64
 	workers       int
 	verbose       bool
+	panics        bool
 	replay, write string
 	tries         int
 }
@@ -34,6 +35,7 @@ func main() {
 	flag.Uint64Var(&o.seeds, "seeds", 100, "how many seeds to run, from the first one on")
 	flag.IntVar(&o.workers, "workers", runtime.GOMAXPROCS(0), "how many seeds to run at once")
 	flag.BoolVar(&o.verbose, "v", false, "print the trace of each run")
+	flag.BoolVar(&o.panics, "panics", false, "with -replay: let the product panic, to see its stack")
 	flag.StringVar(&o.replay, "replay", "", "play the schedule in this `file`, as a failing seed wrote it, instead")
 	flag.StringVar(&o.write, "write", os.TempDir(), "`directory` for the schedules of failing seeds")
 	flag.IntVar(&o.tries, "tries", 400, "how many runs shrinking a schedule may take")
@@ -50,7 +52,7 @@ func main() {
 
 func run(ctx context.Context, o options, out io.Writer) (failed int, err error) {
 	if o.replay != "" {
-		return replay(o.replay, out)
+		return replay(o, out)
 	}
 	if o.workers < 1 || o.seeds < 1 {
 		return 0, errors.New("-workers and -seeds must be at least 1")
@@ -67,16 +69,16 @@ type schedule struct {
 }
 
 // replay plays the schedule of a file and prints its trace.
-func replay(file string, out io.Writer) (failed int, err error) {
-	data, err := os.ReadFile(file)
+func replay(o options, out io.Writer) (failed int, err error) {
+	data, err := os.ReadFile(o.replay)
 	if err != nil {
 		return 0, fmt.Errorf("read the schedule: %w", err)
 	}
 	var s schedule
 	if err := json.Unmarshal(data, &s); err != nil {
-		return 0, fmt.Errorf("read the schedule %s: %w", file, err)
+		return 0, fmt.Errorf("read the schedule %s: %w", o.replay, err)
 	}
-	r := sim.Run(sim.NewScenario(s.Seed), s.Faults, sim.Options{Trace: true})
+	r := sim.Run(sim.NewScenario(s.Seed), s.Faults, sim.Options{Trace: true, Panics: o.panics})
 	show(out, r)
 	if r.Failure != nil {
 		fmt.Fprintln(out, r.Failure)
