@@ -114,7 +114,8 @@ sim: ## Simulate SEEDS (200) federations with faults, from SEED0 on, and check t
 	@$(GO) run ./federation/sim/cmd/sim -seeds $(SEEDS) -seed0 $(SEED0)
 
 .PHONY: bench
-bench: assets programs ## Measure an endpoint's way to another cluster's Envoy; JSON lines, each beside its baseline
+bench: assets programs ## Measure the core, the stores and an endpoint's way to another cluster's Envoy; JSON lines, each beside its baseline
+	@$(GO) run ./hub/cmd/bench
 	@.demo/bin/demo --bench
 
 .PHONY: clean

@@ -145,7 +145,7 @@ func TestRulesBite(t *testing.T) {
 		"similar-prefix-is-not-a-home": {
 			rule: "homes",
 			tree: map[string]string{"hub/store/boltextra/x.go": `package boltextra; import "go.etcd.io/bbolt"`},
-			want: []string{"hub/store/boltextra imports go.etcd.io/bbolt, whose home is hub/store/bolt"},
+			want: []string{"hub/store/boltextra imports go.etcd.io/bbolt, whose home is hub/store/bolt, hub/cmd/bench"},
 		},
 		"bbolt-at-home": {
 			rule: "homes",

@@ -140,7 +140,8 @@ func (s *Spoke) ownView(set federation.EndpointSet) federation.EndpointSet {
 	return set
 }
 
-// settleIngress publishes the own VIPs with their ready endpoints.
+// settleIngress publishes the VIPs to host with their ready endpoints: those of the own exports, and the federated ones
+// that the cluster is to advertise beside them.
 func (s *Spoke) settleIngress() {
 	next := ProxyConfig{Cluster: s.cfg.Cluster, Released: s.proxies.released()}
 	for _, r := range s.link.Resources() {

@@ -104,22 +104,24 @@ type SetInfo struct {
 
 // Status is everything that a spoke tells of itself.
 type Status struct {
-	Cluster   federation.ClusterID `json:"cluster"`
-	Now       time.Time            `json:"now"`
-	Link      LinkStatus           `json:"link"`
-	Epoch     uint64               `json:"epoch"`
-	Version   uint64               `json:"version"`
-	VIPs      []federation.VIP     `json:"vips"`
-	Notices   []federation.Notice  `json:"notices"`
-	Sets      []SetInfo            `json:"sets"`
-	Gateways  []Gateway            `json:"gateways"`
-	Policies  []Policy             `json:"policies"`
-	Proxies   []ProxyInfo          `json:"proxies"`
-	Egress    []EgressInfo         `json:"egress"`
-	Probes    []ProbeStatus        `json:"probes"`
-	Decisions []Decision           `json:"decisions"`
-	Pushes    []Push               `json:"pushes"`
-	Hooks     []HookCall           `json:"hooks"`
+	Cluster federation.ClusterID `json:"cluster"`
+	Now     time.Time            `json:"now"`
+	Link    LinkStatus           `json:"link"`
+	Epoch   uint64               `json:"epoch"`
+	Version uint64               `json:"version"`
+	// VIPs are those of the cluster's own exports, FederatedVIPs those of whole services that it is to advertise too.
+	VIPs          []federation.VIP    `json:"vips"`
+	FederatedVIPs []federation.VIP    `json:"federatedVIPs,omitempty"`
+	Notices       []federation.Notice `json:"notices"`
+	Sets          []SetInfo           `json:"sets"`
+	Gateways      []Gateway           `json:"gateways"`
+	Policies      []Policy            `json:"policies"`
+	Proxies       []ProxyInfo         `json:"proxies"`
+	Egress        []EgressInfo        `json:"egress"`
+	Probes        []ProbeStatus       `json:"probes"`
+	Decisions     []Decision          `json:"decisions"`
+	Pushes        []Push              `json:"pushes"`
+	Hooks         []HookCall          `json:"hooks"`
 	// Problems are the parts of the spoke that have one.
 	Problems map[string]string `json:"problems,omitempty"`
 	// IngressReady and EgressReady report whether a proxy of the role works; the problems are of any of the role.
@@ -140,6 +142,8 @@ func (s *Spoke) status(now time.Time) Status {
 	}
 	for _, r := range s.link.Resources() {
 		switch {
+		case r.VIP != nil && r.VIP.Federated():
+			st.FederatedVIPs = append(st.FederatedVIPs, *r.VIP)
 		case r.VIP != nil:
 			st.VIPs = append(st.VIPs, *r.VIP)
 		case r.Notice != nil:

@@ -232,7 +232,7 @@ func (s *Spoke) watchDrains(ctx context.Context) error {
 }
 
 func (s *Spoke) release(ctx context.Context, replica uint32, node string) {
-	addrs, err := ask(ctx, s, func(time.Time) []netip.Addr { return s.ownAddrs() })
+	addrs, err := ask(ctx, s, func(time.Time) []netip.Addr { return s.hostedAddrs() })
 	if err != nil {
 		return
 	}
@@ -247,8 +247,8 @@ func (s *Spoke) release(ctx context.Context, replica uint32, node string) {
 	})
 }
 
-// ownAddrs are the addresses of the own VIPs.
-func (s *Spoke) ownAddrs() []netip.Addr {
+// hostedAddrs are the addresses of all VIPs that the cluster hosts.
+func (s *Spoke) hostedAddrs() []netip.Addr {
 	var out []netip.Addr
 	for _, r := range s.link.Resources() {
 		if r.VIP != nil {

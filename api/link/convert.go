@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -11,7 +12,7 @@ import (
 
 // FromUpdate converts an update of a spoke's state for the wire.
 func FromUpdate(u linkstate.Update) *WatchResponse {
-	out := &WatchResponse{Epoch: u.Epoch, Version: u.Version, Full: u.Full, Removed: u.Removed}
+	out := &WatchResponse{Epoch: u.Epoch, Version: u.Version, Full: u.Full, Removed: u.Removed, Base: u.Base}
 	for _, r := range u.Upserts {
 		out.Upserts = append(out.Upserts, fromResource(r))
 	}
@@ -21,17 +22,23 @@ func FromUpdate(u linkstate.Update) *WatchResponse {
 // ToUpdate converts a response to an update of the state of the spoke of the cluster. A resource that makes no sense
 // is left out and refused by its key, so that it does not hold up the others.
 func ToUpdate(self federation.ClusterID, w *WatchResponse) (linkstate.Update, []*Refusal) {
-	u := linkstate.Update{Epoch: w.GetEpoch(), Version: w.GetVersion(), Full: w.GetFull(), Removed: w.GetRemoved()}
+	u := linkstate.Update{Epoch: w.GetEpoch(), Version: w.GetVersion(), Full: w.GetFull(), Removed: w.GetRemoved(), Base: w.GetBase()}
 	var refused []*Refusal
+	known := map[string]bool{}
 	for _, p := range w.GetUpserts() {
 		r, err := toResource(self, p)
-		if err == nil && r.Key() != p.GetKey() {
+		switch {
+		case err != nil:
+		case r.Key() != p.GetKey():
 			err = fmt.Errorf("key does not fit the object, whose key is %q", r.Key())
+		case known[r.Key()]:
+			err = errors.New("key is there twice, the first one counts")
 		}
 		if err != nil {
 			refused = append(refused, &Refusal{Key: p.GetKey(), Reason: err.Error()})
 			continue
 		}
+		known[r.Key()] = true
 		u.Upserts = append(u.Upserts, r)
 	}
 	return u, refused
@@ -43,7 +50,7 @@ func fromResource(r linkstate.Resource) *Resource {
 	case r.VIP != nil:
 		out.Object = &Resource_Vip{Vip: &MemberVIP{
 			Service: FromService(r.VIP.Owner.Service), Name: r.VIP.Name, ServiceName: r.VIP.ServiceName, Tailnet: r.VIP.Tailnet,
-			Addrs: fromAddrs(r.VIP.Addrs), Ports: fromPorts(r.VIP.Ports),
+			Addrs: fromAddrs(r.VIP.Addrs), Ports: fromPorts(r.VIP.Ports), Federated: r.VIP.Federated(),
 		}}
 	case r.EndpointSet != nil:
 		set := &EndpointSet{Service: FromService(r.EndpointSet.Service)}
@@ -88,6 +95,9 @@ func toVIP(self federation.ClusterID, p *MemberVIP) (*federation.VIP, error) {
 	id, err := ToService(p.GetService())
 	if err != nil {
 		return nil, err
+	}
+	if p.GetFederated() {
+		self = ""
 	}
 	v := &federation.VIP{
 		Owner: federation.ExportKey{Cluster: self, Service: id}, Name: p.GetName(), ServiceName: p.GetServiceName(), Tailnet: p.GetTailnet(),

@@ -342,9 +342,11 @@ type WatchResponse struct {
 	// version is the state's version after this response. A response without resources is a heartbeat.
 	Version uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// full: the resources are all there are; what is not among them is gone.
-	Full          bool        `protobuf:"varint,3,opt,name=full,proto3" json:"full,omitempty"`
-	Upserts       []*Resource `protobuf:"bytes,4,rep,name=upserts,proto3" json:"upserts,omitempty"`
-	Removed       []string    `protobuf:"bytes,5,rep,name=removed,proto3" json:"removed,omitempty"`
+	Full    bool        `protobuf:"varint,3,opt,name=full,proto3" json:"full,omitempty"`
+	Upserts []*Resource `protobuf:"bytes,4,rep,name=upserts,proto3" json:"upserts,omitempty"`
+	Removed []string    `protobuf:"bytes,5,rep,name=removed,proto3" json:"removed,omitempty"`
+	// base is the version that the response goes on from. 0 says nothing: it is full, or of a hub that does not tell.
+	Base          uint64 `protobuf:"varint,6,opt,name=base,proto3" json:"base,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -412,6 +414,13 @@ func (x *WatchResponse) GetRemoved() []string {
 		return x.Removed
 	}
 	return nil
+}
+
+func (x *WatchResponse) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
 }
 
 // Resource is one object of a spoke's state. Its key is unique in the spoke's state.
@@ -719,15 +728,18 @@ func (x *Port) GetProtocol() string {
 	return ""
 }
 
-// MemberVIP is a VIP of the spoke's own cluster: its ingress proxies advertise it.
+// MemberVIP is a VIP that the ingress proxies of the spoke's cluster advertise.
 type MemberVIP struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Service       *ServiceID             `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	ServiceName   string                 `protobuf:"bytes,3,opt,name=service_name,json=serviceName,proto3" json:"service_name,omitempty"`
-	Tailnet       string                 `protobuf:"bytes,4,opt,name=tailnet,proto3" json:"tailnet,omitempty"`
-	Addrs         [][]byte               `protobuf:"bytes,5,rep,name=addrs,proto3" json:"addrs,omitempty"`
-	Ports         []*Port                `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Service     *ServiceID             `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Name        string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	ServiceName string                 `protobuf:"bytes,3,opt,name=service_name,json=serviceName,proto3" json:"service_name,omitempty"`
+	Tailnet     string                 `protobuf:"bytes,4,opt,name=tailnet,proto3" json:"tailnet,omitempty"`
+	Addrs       [][]byte               `protobuf:"bytes,5,rep,name=addrs,proto3" json:"addrs,omitempty"`
+	Ports       []*Port                `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
+	// federated: it is the VIP of the whole federated service, which other clusters may advertise too, and not the one of
+	// this cluster's export.
+	Federated     bool `protobuf:"varint,7,opt,name=federated,proto3" json:"federated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -802,6 +814,13 @@ func (x *MemberVIP) GetPorts() []*Port {
 		return x.Ports
 	}
 	return nil
+}
+
+func (x *MemberVIP) GetFederated() bool {
+	if x != nil {
+		return x.Federated
+	}
+	return false
 }
 
 type EndpointSet struct {
@@ -1593,13 +1612,14 @@ const file_api_link_link_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"\xa3\x01\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"\xb7\x01\n" +
 	"\rWatchResponse\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04full\x18\x03 \x01(\bR\x04full\x124\n" +
 	"\aupserts\x18\x04 \x03(\v2\x1a.tailgate.link.v1.ResourceR\aupserts\x12\x18\n" +
-	"\aremoved\x18\x05 \x03(\tR\aremoved\"\xfd\x01\n" +
+	"\aremoved\x18\x05 \x03(\tR\aremoved\x12\x12\n" +
+	"\x04base\x18\x06 \x01(\x04R\x04base\"\xfd\x01\n" +
 	"\bResource\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12/\n" +
 	"\x03vip\x18\x02 \x01(\v2\x1b.tailgate.link.v1.MemberVIPH\x00R\x03vip\x12B\n" +
@@ -1618,14 +1638,15 @@ const file_api_link_link_proto_rawDesc = "" +
 	"\x04Port\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
-	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xd7\x01\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xf5\x01\n" +
 	"\tMemberVIP\x125\n" +
 	"\aservice\x18\x01 \x01(\v2\x1b.tailgate.link.v1.ServiceIDR\aservice\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
 	"\fservice_name\x18\x03 \x01(\tR\vserviceName\x12\x18\n" +
 	"\atailnet\x18\x04 \x01(\tR\atailnet\x12\x14\n" +
 	"\x05addrs\x18\x05 \x03(\fR\x05addrs\x12,\n" +
-	"\x05ports\x18\x06 \x03(\v2\x16.tailgate.link.v1.PortR\x05ports\"~\n" +
+	"\x05ports\x18\x06 \x03(\v2\x16.tailgate.link.v1.PortR\x05ports\x12\x1c\n" +
+	"\tfederated\x18\a \x01(\bR\tfederated\"~\n" +
 	"\vEndpointSet\x125\n" +
 	"\aservice\x18\x01 \x01(\v2\x1b.tailgate.link.v1.ServiceIDR\aservice\x128\n" +
 	"\tendpoints\x18\x02 \x03(\v2\x1a.tailgate.link.v1.EndpointR\tendpoints\"\xfa\x01\n" +

@@ -18,6 +18,7 @@ const (
 	//
 	// False: TailscaleTailnet: SecretNotFound, SecretInvalid. TailscaleGateway: GatewayNotFound, TailnetNotFound,
 	// Conflict, Invalid. TailscaleEndpoints: TailnetNotFound, Invalid. MemberCluster: NotAccepted, ClusterIDTaken.
+	// FailoverPolicy: Invalid, Shadowed.
 	ConditionAccepted = "Accepted"
 
 	// ConditionAuthenticated says whether the Tailscale API takes the credentials of a TailscaleTailnet.
@@ -96,6 +97,9 @@ const (
 	ReasonInvalid = "Invalid"
 	// ReasonConflict: an older object already claims the same thing; the message names it.
 	ReasonConflict = "Conflict"
+	// ReasonShadowed: another FailoverPolicy, which the message names, comes first by precedence and selects all that
+	// this one does, so that this one never counts.
+	ReasonShadowed = "Shadowed"
 
 	// ReasonSecretNotFound: the Secret with the OAuth client does not exist.
 	ReasonSecretNotFound = "SecretNotFound"

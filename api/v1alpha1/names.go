@@ -5,6 +5,9 @@ package v1alpha1
 const (
 	// AnnotationPublishVIP with the value "true" gives the Service a VIP though no pattern selects it.
 	AnnotationPublishVIP = GroupName + "/publish-vip"
+	// AnnotationFederatedVIP with the value "true", also on a Gateway, asks for a VIP of the whole federated service
+	// beside the cluster's own: every cluster that asks for it and serves advertises it.
+	AnnotationFederatedVIP = GroupName + "/federated-vip"
 	// AnnotationExcludeFromDiscovery with the value "true" keeps the Service from getting a VIP, whatever else
 	// selects it.
 	AnnotationExcludeFromDiscovery = GroupName + "/exclude-from-discovery"
@@ -12,6 +15,8 @@ const (
 
 // Kinds of this group, as references name them.
 const (
+	// KindFailoverPolicy is the kind of [FailoverPolicy].
+	KindFailoverPolicy = "FailoverPolicy"
 	// KindMemberCluster is the kind of [MemberCluster].
 	KindMemberCluster = "MemberCluster"
 	// KindTailscaleEndpoints is the kind of [TailscaleEndpoints].
@@ -31,3 +36,6 @@ const (
 	// SecretKeyClientSecret holds the secret of the OAuth client.
 	SecretKeyClientSecret = "client_secret"
 )
+
+// DefaultFailoverPolicy is the name of the FailoverPolicy that counts for whatever no other one selects.
+const DefaultFailoverPolicy = "default"

@@ -24,6 +24,7 @@ func Resource(resource string) schema.GroupResource {
 
 func addKnownTypes(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion,
+		&FailoverPolicy{}, &FailoverPolicyList{},
 		&MemberCluster{}, &MemberClusterList{},
 		&TailscaleEndpoints{}, &TailscaleEndpointsList{},
 		&TailscaleGateway{}, &TailscaleGatewayList{},

@@ -137,6 +137,21 @@ func roundTrip(t *testing.T, c client.Client) {
 		object client.Object
 		status func(client.Object)
 	}{
+		"failover-policy": {
+			object: &v1alpha1.FailoverPolicy{ObjectMeta: clusterMeta, Spec: v1alpha1.FailoverPolicySpec{
+				Services:  &v1alpha1.FailoverServices{Names: []string{"webapp"}, MatchLabels: map[string]v1alpha1.FailoverLabelValue{"canary": ""}},
+				Consumers: []v1alpha1.ClusterName{"cluster1"},
+				Order:     []v1alpha1.FailoverPlace{{Cluster: "cluster2"}, {Region: "eu", Zone: "eu-1a"}},
+				Weights: []v1alpha1.FailoverWeight{
+					{FailoverPlace: v1alpha1.FailoverPlace{Cluster: "cluster3"}}, {FailoverPlace: v1alpha1.FailoverPlace{Region: "eu"}, Weight: 3},
+				},
+				MinHealthyPercent: 70, Grace: &metav1.Duration{Duration: 90 * time.Second}, FailbackDelay: &metav1.Duration{Duration: time.Minute},
+				Hold: &metav1.Duration{Duration: 24 * time.Hour}, Ramp: &metav1.Duration{},
+			}},
+			status: func(o client.Object) {
+				o.(*v1alpha1.FailoverPolicy).Status = v1alpha1.FailoverPolicyStatus{ObservedGeneration: 1, Conditions: []metav1.Condition{ready}}
+			},
+		},
 		"member-cluster": {
 			object: &v1alpha1.MemberCluster{ObjectMeta: clusterMeta},
 			status: func(o client.Object) {
@@ -295,7 +310,7 @@ func load(t *testing.T, file string) (object *unstructured.Unstructured, want st
 		t.Fatalf("%s: %v", file, err)
 	}
 	switch object.GetKind() {
-	case v1alpha1.KindMemberCluster, v1alpha1.KindTailscaleTailnet:
+	case v1alpha1.KindFailoverPolicy, v1alpha1.KindMemberCluster, v1alpha1.KindTailscaleTailnet:
 	default:
 		object.SetNamespace(metav1.NamespaceDefault)
 	}

@@ -182,7 +182,7 @@ func (c *Coordinator) Check() []error {
 			if !slices.Contains(c.table.Exporters(k.Service), id) {
 				errs = append(errs, fmt.Errorf("%s is exported and stands in no table", k))
 			}
-			if e, ok := c.registry.Get(k); ok && !e.ReleasedAt.IsZero() {
+			if e, ok := c.registry.Lookup(k); ok && !e.ReleasedAt.IsZero() && c.claims() {
 				errs = append(errs, fmt.Errorf("%s is exported and its VIP is released", k))
 			}
 		}

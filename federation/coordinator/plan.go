@@ -97,8 +97,8 @@ func (c *Coordinator) Plan(e Event, now time.Time) Step {
 
 // planFailover plans an event of failover, and the VIP of an export that came or went. What is said of a cluster that is no
 // member, or no longer, is of no use to anybody, and neither is what it observes.
-func (c *Coordinator) planFailover(s *Step, e failover.Event) {
-	switch e := e.(type) {
+func (c *Coordinator) planFailover(s *Step, event failover.Event) {
+	switch e := event.(type) {
 	case failover.Observed:
 		if !c.isMember(e.Observer) || !c.isMember(e.Target.Cluster) {
 			return
@@ -108,6 +108,8 @@ func (c *Coordinator) planFailover(s *Step, e failover.Event) {
 			return
 		}
 	case failover.ExportChanged:
+		e.Export = c.shared(e.Export)
+		event = e
 		if c.claims() {
 			c.planClaim(s, e.Export)
 		}
@@ -120,9 +122,21 @@ func (c *Coordinator) planFailover(s *Step, e failover.Event) {
 		}
 		s.linked = e.Cluster
 	}
-	s.transition = c.state.Plan(e, s.now)
+	s.transition = c.state.Plan(event, s.now)
 	s.Batch.Exports, s.Batch.Clusters = s.transition.Save()
 	s.Batch.Journal = s.transition.Decisions
+}
+
+// shared returns the export with the strings and ports that others have too: each was read from an object of its own.
+func (c *Coordinator) shared(x federation.Export) federation.Export {
+	x.Key.Service = c.table.Known(x.Key.Service)
+	if m := c.members[x.Key.Cluster]; m != nil {
+		x.Key.Cluster = m.Cluster
+	}
+	if e, ok := c.registry.Lookup(x.Key); ok && slices.Equal(e.Ports, x.Ports) {
+		x.Ports = e.Ports
+	}
+	return x
 }
 
 // planClaim plans the VIP of an export. A claim that is refused is told to the member, one that is not takes that back.

@@ -63,6 +63,14 @@ func (t *Table) Exporters(id federation.ServiceID) []federation.ClusterID {
 	return nil
 }
 
+// Known returns the id of a service as the table holds it, so that the strings of its exports can be the same.
+func (t *Table) Known(id federation.ServiceID) federation.ServiceID {
+	if s := t.services[id]; s != nil {
+		return s.id
+	}
+	return id
+}
+
 // SetInterest notes which services the cluster refers to, in place of what it referred to before. The interest is kept
 // and must not be changed.
 func (t *Table) SetInterest(c federation.ClusterID, i federation.Interest) {

@@ -58,11 +58,12 @@ func (s *State) Check() error {
 
 func (c *cluster) check(id federation.ClusterID) error {
 	for svc := range c.restless {
-		if x := c.exports[svc]; x == nil || x.subject == nil {
+		if x, _ := c.exports.Get(svc); x == nil || x.subject == nil {
 			return fmt.Errorf("cluster %s: %s is at rest, or gone", id, svc)
 		}
 	}
-	for svc, x := range c.exports {
+	for x := range c.exports.All() {
+		svc := x.id()
 		_, restless := c.restless[svc]
 		if restless != (x.subject != nil) || (restless && x.subject.resting()) {
 			return fmt.Errorf("cluster %s: %s with %+v is restless: %v", id, svc, x.subject, restless)

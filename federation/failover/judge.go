@@ -180,7 +180,8 @@ func (d *draft) waits(t federation.Target, consumer federation.ClusterID, in Inp
 func (d *draft) returned(t federation.Target, consumer federation.ClusterID) {
 	put(&d.back, t.Cluster, append(d.back[t.Cluster], consumer))
 	waited := d.times(t, everybody).FailbackDelay
-	for id := range d.clusters[t.Cluster].exports {
+	for x := range d.clusters[t.Cluster].exports.All() {
+		id := x.id()
 		at := federation.Target{Cluster: t.Cluster, Service: id}
 		if d.export(key(at)) != nil && d.times(at, consumer).FailbackDelay > waited { // it may go in this very event
 			d.affect(at)

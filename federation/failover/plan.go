@@ -281,7 +281,7 @@ func (d *draft) operate(e Operated) {
 }
 
 func (d *draft) wish(e Operated) {
-	old := d.State.subject(e.Subject)
+	old := d.subject(e.Subject)
 	if old.mode == e.Mode {
 		return
 	}

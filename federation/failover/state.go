@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/index"
 	"github.com/tailgate-project/tailgate/federation/policy"
 )
 
@@ -26,17 +27,17 @@ type State struct {
 // the state may share it.
 type cluster struct {
 	facts   *facts
-	exports map[federation.ServiceID]*export
+	exports index.Index[*export, federation.ServiceID]
 	// restless are the exports that are not at rest: few, as a rule.
 	restless map[federation.ServiceID]struct{}
 }
 
 func newCluster(f *facts) *cluster {
-	return &cluster{facts: f, exports: map[federation.ServiceID]*export{}, restless: map[federation.ServiceID]struct{}{}}
+	return &cluster{facts: f, exports: index.New((*export).id, hashService), restless: map[federation.ServiceID]struct{}{}}
 }
 
 func (c *cluster) put(id federation.ServiceID, x *export) {
-	c.exports[id] = x
+	c.exports.Put(x)
 	if x.subject != nil {
 		c.restless[id] = struct{}{}
 	} else {
@@ -45,7 +46,9 @@ func (c *cluster) put(id federation.ServiceID, x *export) {
 }
 
 func (c *cluster) drop(id federation.ServiceID) {
-	delete(c.exports, id)
+	if x, ok := c.exports.Get(id); ok {
+		c.exports.Remove(x)
+	}
 	delete(c.restless, id)
 }
 
@@ -63,6 +66,12 @@ type export struct {
 	spec federation.Export
 	// subject is nil while it is at rest, as it mostly is.
 	subject *subject
+}
+
+func (x *export) id() federation.ServiceID { return x.spec.Key.Service }
+
+func hashService(id federation.ServiceID) uint32 {
+	return index.Hash(string(id.Kind), id.Namespace, id.Name)
 }
 
 // at rest, a subject serves everybody, in full, and nobody wants anything else of it.
@@ -154,7 +163,7 @@ func (s *State) Clone() *State {
 		seen:     make(map[federation.Target][]sight, len(s.seen)), watchers: maps.Clone(s.watchers),
 	}
 	for id, cl := range s.clusters {
-		c.clusters[id] = &cluster{facts: cl.facts, exports: maps.Clone(cl.exports), restless: maps.Clone(cl.restless)}
+		c.clusters[id] = &cluster{facts: cl.facts, exports: cl.exports.Clone(), restless: maps.Clone(cl.restless)}
 	}
 	for t, seen := range s.seen {
 		c.seen[t] = slices.Clone(seen)
@@ -175,7 +184,8 @@ func (s *State) Export(k federation.ExportKey) (federation.Export, bool) {
 
 func (s *State) export(k federation.ExportKey) *export {
 	if c := s.clusters[k.Cluster]; c != nil {
-		return c.exports[k.Service]
+		x, _ := c.exports.Get(k.Service)
+		return x
 	}
 	return nil
 }
@@ -199,8 +209,8 @@ func (s *State) Exports(c federation.ClusterID) []federation.ExportKey {
 func (s *State) EachExport(c federation.ClusterID) iter.Seq[federation.ExportKey] {
 	return func(yield func(federation.ExportKey) bool) {
 		if cl := s.clusters[c]; cl != nil {
-			for id := range cl.exports {
-				if !yield(federation.ExportKey{Cluster: c, Service: id}) {
+			for x := range cl.exports.All() {
+				if !yield(x.spec.Key) {
 					return
 				}
 			}
@@ -211,7 +221,7 @@ func (s *State) EachExport(c federation.ClusterID) iter.Seq[federation.ExportKey
 // CountExports returns how many exports a cluster has.
 func (s *State) CountExports(c federation.ClusterID) int {
 	if cl := s.clusters[c]; cl != nil {
-		return len(cl.exports)
+		return cl.exports.Len()
 	}
 	return 0
 }
@@ -237,11 +247,11 @@ func (s *State) subject(t federation.Target) *subject {
 func whole(t federation.Target) bool { return t.Service == federation.ServiceID{} }
 
 func key(t federation.Target) federation.ExportKey {
-	return federation.ExportKey{Cluster: t.Cluster, Service: t.Service}
+	return federation.ExportKey(t)
 }
 
 func target(k federation.ExportKey) federation.Target {
-	return federation.Target{Cluster: k.Cluster, Service: k.Service}
+	return federation.Target(k)
 }
 
 // Deadline returns when a [Tick] is due, if ever.
@@ -260,8 +270,8 @@ func (s *State) Look(k federation.ExportKey, consumer federation.ClusterID) (*fe
 	if c == nil {
 		return nil, Verdict{}, false
 	}
-	x := c.exports[k.Service]
-	if x == nil {
+	x, ok := c.exports.Get(k.Service)
+	if !ok {
 		return nil, Verdict{}, false
 	}
 	return &x.spec, verdict(&c.facts.subject, x.subject, consumer), true

@@ -7,6 +7,9 @@ const missed = 3
 
 // Lease is the hub's view of one member's reports: there, or lost. Streams may overlap when a spoke comes back before
 // the hub has noticed that it went; each has a generation, and only the newest counts. Use [NewLease].
+//
+// The law: the member is there from the opening of a stream until the newest one is closed, or until Tick finds that it
+// was not heard of for three heartbeats.
 type Lease struct {
 	patience   time.Duration
 	generation uint64
@@ -25,11 +28,14 @@ func (l *Lease) Open(now time.Time) (generation uint64, up bool) {
 	return l.generation, up
 }
 
-// Heard notes a report on a stream. One of a stream that was replaced counts for nothing.
-func (l *Lease) Heard(generation uint64, now time.Time) {
-	if generation == l.generation && l.up {
-		l.heard = now
+// Heard notes a report on a stream, and returns whether it counts: one of a stream that was replaced or that was
+// silent for too long tells of a time that is over.
+func (l *Lease) Heard(generation uint64, now time.Time) bool {
+	if generation != l.generation || !l.up {
+		return false
 	}
+	l.heard = now
+	return true
 }
 
 // Closed notes the end of a stream, and reports whether the member is lost by it.
@@ -40,6 +46,9 @@ func (l *Lease) Closed(generation uint64, _ time.Time) bool {
 	}
 	return lost
 }
+
+// Patience returns for how long a stream may be silent.
+func (l *Lease) Patience() time.Duration { return l.patience }
 
 // Up reports whether the member is there.
 func (l *Lease) Up() bool { return l.up }

@@ -9,12 +9,14 @@ import (
 	"github.com/tailgate-project/tailgate/federation"
 )
 
-// The reasons for which [State.Apply] refuses an update as a whole. Either leaves the state as it was.
+// The reasons for which [State.Apply] refuses an update as a whole. Each leaves the state as it was.
 var (
 	// ErrOldEpoch reports an update of a hub that has been replaced: another one leads under a newer epoch.
 	ErrOldEpoch = errors.New("update of an older epoch")
 	// ErrGap reports an update that does not follow on the state. The spoke needs a full one.
 	ErrGap = errors.New("update does not follow on the state")
+	// ErrKey reports resources that cannot be told apart: one is empty, or two have the same key.
+	ErrKey = errors.New("resource is empty or there twice")
 )
 
 // State is what a spoke knows from its hub. The zero State knows nothing, and a full update brings it anywhere.
@@ -24,18 +26,26 @@ type State struct {
 	resources      map[string]Resource
 }
 
-// Restore returns a state that was kept, for instance on disk. It fails if two resources have the same key or one
-// is empty.
+// Restore returns a state that was kept, for instance on disk. It fails with [ErrKey].
 func Restore(epoch, version uint64, resources []Resource) (State, error) {
-	s := State{epoch: epoch, version: version, resources: make(map[string]Resource, len(resources))}
-	for _, r := range resources {
-		key := r.Key()
-		if _, ok := s.resources[key]; ok || key == "" {
-			return State{}, fmt.Errorf("restore the state of the link: resource %q is empty or there twice", key)
-		}
-		s.resources[key] = r
+	s := State{epoch: epoch, version: version}
+	var err error
+	if s.resources, err = byKey(resources); err != nil {
+		return State{}, fmt.Errorf("restore the state of the link: %w", err)
 	}
 	return s, nil
+}
+
+func byKey(resources []Resource) (map[string]Resource, error) {
+	out := make(map[string]Resource, len(resources))
+	for _, r := range resources {
+		key := r.Key()
+		if _, ok := out[key]; ok || key == "" {
+			return nil, fmt.Errorf("%w: %q", ErrKey, key)
+		}
+		out[key] = r
+	}
+	return out, nil
 }
 
 // Epoch returns the epoch of the hub that the state comes from, 0 if there was none.
@@ -61,8 +71,9 @@ func (s State) Get(key string) (Resource, bool) {
 
 // Apply returns the state after the update, and the sorted keys of the resources that are new, changed or gone.
 //
-// A delta counts only within its epoch: the first update of a newer epoch has to be full. A version that the state
-// already has, or an older one, changes nothing (such a message is a heartbeat, or comes again).
+// A delta counts only within its epoch and without a gap: the first update of a newer epoch has to be full, and its base
+// must not be newer than the state. A version that the state already has, or an older one, changes nothing (such a
+// message is a heartbeat, or comes again).
 func (s State) Apply(u Update) (State, []string, error) {
 	switch {
 	case u.Epoch < s.epoch:
@@ -75,6 +86,8 @@ func (s State) Apply(u Update) (State, []string, error) {
 		return s, nil, fmt.Errorf("%w: a delta of epoch %d, the state is of epoch %d", ErrGap, u.Epoch, s.epoch)
 	case u.Version <= s.version:
 		return s, nil, nil
+	case u.Base > s.version:
+		return s, nil, fmt.Errorf("%w: a delta from version %d, the state is of version %d", ErrGap, u.Base, s.version)
 	}
 	next := State{epoch: u.Epoch, version: u.Version, resources: maps.Clone(s.resources)}
 	if next.resources == nil {
@@ -91,9 +104,10 @@ func (s State) Apply(u Update) (State, []string, error) {
 
 // replace makes the resources of a full update all there are.
 func (s State) replace(u Update) (State, []string, error) {
-	next, err := Restore(u.Epoch, u.Version, u.Upserts)
-	if err != nil {
-		return s, nil, err
+	next := State{epoch: u.Epoch, version: u.Version}
+	var err error
+	if next.resources, err = byKey(u.Upserts); err != nil {
+		return s, nil, fmt.Errorf("full update: %w", err)
 	}
 	keys := maps.Clone(s.resources)
 	if keys == nil {
@@ -126,7 +140,8 @@ func (s State) changed(next State, keys []string) []string {
 	return out
 }
 
-// Equal reports whether both resources say the same.
+// Equal reports whether both resources say the same to a spoke. What only a hub knows, such as in which of its
+// TailscaleTailnets a VIP is, is not told and not compared.
 func (r Resource) Equal(o Resource) bool {
 	switch {
 	case r.VIP != nil && o.VIP != nil:

@@ -67,6 +67,21 @@ func TestApply(t *testing.T) {
 			restored(t, 1, 4, a), linkstate.Update{Epoch: 2, Version: 5, Upserts: []linkstate.Resource{b}},
 			position{1, 4}, []linkstate.Resource{a}, nil, linkstate.ErrGap,
 		},
+		"delta-that-goes-on-from-an-older-version": {
+			restored(t, 1, 4, a, b), linkstate.Update{Epoch: 1, Version: 6, Base: 3, Upserts: []linkstate.Resource{a2}, Removed: []string{"notice/b"}},
+			position{1, 6}, []linkstate.Resource{a2}, []string{"notice/a", "notice/b"}, nil,
+		},
+		"delta-that-goes-on-from-a-newer-version-is-a-gap": {
+			restored(t, 1, 4, a), linkstate.Update{Epoch: 1, Version: 6, Base: 5, Upserts: []linkstate.Resource{b}},
+			position{1, 4}, []linkstate.Resource{a}, nil, linkstate.ErrGap,
+		},
+		"heartbeat-of-a-newer-version-is-a-gap": {
+			restored(t, 1, 4, a), linkstate.Update{Epoch: 1, Version: 5, Base: 5}, position{1, 4}, []linkstate.Resource{a}, nil, linkstate.ErrGap,
+		},
+		"full-update-with-a-key-twice": {
+			restored(t, 1, 4, a), linkstate.Update{Epoch: 1, Version: 5, Full: true, Upserts: []linkstate.Resource{b, b}},
+			position{1, 4}, []linkstate.Resource{a}, nil, linkstate.ErrKey,
+		},
 		"older-epoch-is-refused": {
 			restored(t, 2, 4, a), linkstate.Update{Epoch: 1, Version: 50, Full: true},
 			position{2, 4}, []linkstate.Resource{a}, nil, linkstate.ErrOldEpoch,
@@ -100,8 +115,8 @@ func TestRestoreRefusesWhatItCannotKey(t *testing.T) {
 		"empty": {{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := linkstate.Restore(1, 1, rs); err == nil {
-				t.Error("no error")
+			if _, err := linkstate.Restore(1, 1, rs); !errors.Is(err, linkstate.ErrKey) {
+				t.Errorf("error %v, want %v", err, linkstate.ErrKey)
 			}
 		})
 	}

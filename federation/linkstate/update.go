@@ -35,6 +35,9 @@ func (r Resource) Key() string {
 type Update struct {
 	// Epoch is the hub's fencing epoch, Version the state's version after the update.
 	Epoch, Version uint64
+	// Base is the version that the update goes on from: it names all that changed after it. 0 says nothing, as in a full
+	// update and in one of a hub that does not tell.
+	Base uint64
 	// Full means that Upserts are all there is.
 	Full    bool
 	Upserts []Resource // sorted by key

@@ -12,7 +12,7 @@ type Change struct {
 	Resource *Resource
 }
 
-// View is what one member is told: its resources, each with the version that last changed it. Use [NewView].
+// View is what one member is told: its resources, with a log of the versions that changed them. Use [NewView].
 //
 // A view of version 0 says nothing yet, which is not the same as that there is nothing: a hub that does not know what there
 // is keeps silent, and its members go by what they know.
@@ -20,16 +20,11 @@ type Change struct {
 // The law: a [State] that is brought from any version of a view to a later one by [View.Since] has the view's resources.
 type View struct {
 	version   uint64
-	resources map[string]versioned
+	resources map[string]*Resource
 	// log are the versions that changed something, with what they changed, oldest first; begins is the version before
 	// it. A key stands there as often as it changed; only its last entry counts.
 	log    []logged
 	begins uint64
-}
-
-type versioned struct {
-	*Resource
-	version uint64
 }
 
 type logged struct {
@@ -38,7 +33,7 @@ type logged struct {
 }
 
 // NewView returns a view that says nothing yet.
-func NewView() *View { return &View{resources: map[string]versioned{}} }
+func NewView() *View { return &View{resources: map[string]*Resource{}} }
 
 // Version returns the view's version, 0 if it says nothing yet.
 func (v *View) Version() uint64 { return v.version }
@@ -72,7 +67,7 @@ func (v *View) Edit(changes []Change) bool {
 		case c.Resource == nil && had:
 			delete(v.resources, c.Key)
 		case c.Resource != nil && (!had || !old.Equal(*c.Resource)):
-			v.resources[c.Key] = versioned{Resource: c.Resource, version: next}
+			v.resources[c.Key] = c.Resource
 		default:
 			continue
 		}
@@ -100,15 +95,20 @@ func (v *View) trim() {
 	v.begins, v.log = cut, slices.Clone(v.log[i:])
 }
 
-// Since returns what brings a state from a version to this one, without an epoch. A version that the log does not reach
-// back to, one that is newer than the view's, and 0 need everything.
+// Since returns what brings a state from a version to this one, without an epoch; work and size are proportional to
+// what changed. A version that the log does not reach back to, one that is newer than the view's, and 0 need
+// everything. A view that says nothing yet has nothing to send, not even that there is nothing.
 func (v *View) Since(version uint64) Update {
+	if v.version == 0 {
+		return Update{}
+	}
 	u := Update{Version: v.version, Full: version < v.begins || version > v.version}
 	if u.Full {
 		for _, r := range v.resources {
-			u.Upserts = append(u.Upserts, *r.Resource)
+			u.Upserts = append(u.Upserts, *r)
 		}
 	} else {
+		u.Base = version
 		u.Upserts, u.Removed = v.changes(version)
 	}
 	slices.SortFunc(u.Upserts, func(a, b Resource) int { return cmp.Compare(a.Key(), b.Key()) })
@@ -125,7 +125,7 @@ func (v *View) changes(version uint64) (upserts []Resource, removed []string) {
 	slices.Sort(keys)
 	for _, key := range slices.Compact(keys) {
 		if r, ok := v.resources[key]; ok {
-			upserts = append(upserts, *r.Resource)
+			upserts = append(upserts, *r)
 		} else {
 			removed = append(removed, key)
 		}

@@ -143,7 +143,7 @@ func ruleTimes(p Policy, f *findings) {
 		{"grace", p.Grace, MinGrace}, {"failbackDelay", p.FailbackDelay, 0}, {"hold", p.Hold, 0}, {"ramp", p.Ramp, 0},
 	} {
 		if t.value < t.least || t.value > MaxTime {
-			f.add("%s %s: set %s to %s", t.name, t.value, t.least, MaxTime)
+			f.add("%s %s: set %s to %dh", t.name, t.value, t.least, MaxTime/time.Hour)
 		}
 	}
 }

@@ -34,7 +34,8 @@ type hub struct {
 	server server
 	apis   map[federation.ClusterID]*api
 	// asking is set while a task is with the tailnet.
-	asking   bool
+	asking bool
+	// tickAt is when the next tick is due, failures how often the store has ended the hub.
 	tickAt   time.Duration
 	failures int
 	// startedAt is when the hub last started.
@@ -150,7 +151,11 @@ func kindOf(err error) string {
 
 // stopFor ends the hub, as it cannot store. It is started again unless another one leads.
 func (h *hub) stopFor(err error) {
-	h.w.cov.count(TopicState, "hub ended by its store: "+errors.Unwrap(fmt.Errorf("%w", err)).Error()[:9])
+	why := "the disk failed"
+	if errors.Is(err, errFenced) {
+		why = "another hub leads"
+	}
+	h.w.cov.count(TopicState, "hub ended by its store: "+why)
 	h.crash(err.Error())
 	if h.w.lead == h {
 		h.failures++

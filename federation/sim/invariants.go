@@ -18,9 +18,12 @@ import (
 const (
 	// consumerBound is how long a spoke may send to a cluster that it cannot reach (design §9: 3 s).
 	consumerBound = 3 * time.Second
-	// hubBound is how long a hub may take to call a cluster down for everybody that is dead: three silent heartbeats,
-	// the grace time of 5 s, and a second for what is under way. The observers' quorum is faster, where there is one.
-	hubBound = 9 * time.Second
+	// hubBound is how long a hub may take to call a cluster down for everybody that is dead. A quorum of observers takes
+	// some 2 s, a lost link three heartbeats and the grace time of 5 s. The longest is a cluster that nobody probes any
+	// more, as after a pin: the last probe that reached a VIP of it counts for 15 s (failover.Config.FreshVIP), and then
+	// the lost link decides. No traffic goes there meanwhile, for who sends there probes it. Two seconds are for what is
+	// under way.
+	hubBound = 17 * time.Second
 	// blurred is for how long after a path was bad its observer may say so: a probe, its confirmation, the report, and
 	// the time for which an observation counts.
 	blurred = 8 * time.Second

@@ -101,7 +101,7 @@ func (v *server) wake(id federation.ClusterID) {
 
 // send sends what is new, or due. While the stream is stuck it waits: what comes meanwhile goes in one.
 func (v *server) send(c *conn) {
-	if !c.down.alive() || len(c.down.unsent) > 0 {
+	if c.down.dead || len(c.down.unsent) > 0 {
 		return
 	}
 	u, ok := c.sender.Next(v.h.view(c.s.c.Cluster), v.h.clock())
@@ -121,7 +121,7 @@ func (v *server) send(c *conn) {
 // beat has the sender looked after once a heartbeat.
 func (v *server) beat(c *conn) {
 	v.h.w.push(v.h.w.now+heartbeat, &v.h.party, func() {
-		if !c.down.alive() || !slices.Contains(v.conns[c.s.c.Cluster], c) {
+		if c.down.dead || !slices.Contains(v.conns[c.s.c.Cluster], c) {
 			v.drop(c)
 			return
 		}
@@ -256,10 +256,10 @@ func (l *client) connect() {
 	life := h.life
 	s.w.net.datagram(s.name, h.name, &h.party, func() {
 		if h.up {
-			h.server.joins(s, answered(func() { l.joined(h, life) }), answered(func() { l.again("refused") }))
+			h.server.joins(s, answered(func() { l.joined(h, life) }), answered(l.again))
 		}
 	})
-	s.w.push(s.w.now+joinTimeout, &s.party, answered(func() { l.again("no answer") }))
+	s.w.push(s.w.now+joinTimeout, &s.party, answered(l.again))
 }
 
 // joined opens the streams.
@@ -338,11 +338,11 @@ func (l *client) close(why string) {
 			c.h.server.drop(c)
 		}
 	})
-	l.again(why)
+	l.again()
 }
 
 // again connects once more, after a pause that grows.
-func (l *client) again(string) {
+func (l *client) again() {
 	l.attempt++
 	pause := l.s.receiver.backoff(l.tries)
 	l.tries++

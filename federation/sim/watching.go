@@ -49,7 +49,7 @@ func (h *hub) probeAPI(c *cluster, a *api) {
 		}
 		h.w.note(c.name(), "API probed", h.name, fmt.Sprint("need ", need), fmt.Sprint("watches ", len(c.watches)))
 		// Asked for once more before the list has arrived, it is sent once more.
-		if need || !slices.ContainsFunc(c.watches, func(wt *watch) bool { return wt.h == h && wt.stream.alive() }) {
+		if need || !slices.ContainsFunc(c.watches, func(wt *watch) bool { return wt.h == h && !wt.stream.dead }) {
 			c.serveWatch(h)
 		}
 		h.w.net.datagram(c.name(), h.name, &h.party, func() {

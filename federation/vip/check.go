@@ -51,23 +51,23 @@ func checkEntries(entries []*record) []error {
 func (r *Registry) checkIndexes(entries []*record) []error {
 	holdings, lost := 0, 0
 	for _, rec := range entries {
-		if got, _ := r.byService.get(rec.ServiceName); got != rec {
+		if got, _ := r.byService.Get(rec.ServiceName); got != rec {
 			lost++
 		}
-		if got, _ := r.byOwner.get(rec.Owner); got != rec {
+		if got, _ := r.byOwner.Get(rec.Owner); got != rec {
 			lost++
 		}
 		for n, a := range rec.Addrs {
 			holdings++
-			if got, _ := r.byAddr.get(a.As16()); got != (holding{rec, n}) {
+			if got, _ := r.byAddr.Get(a.As16()); got != (holding{rec, n}) {
 				lost++
 			}
 		}
 	}
 	var errs []error
-	if lost > 0 || r.byService.used != len(entries) || r.byOwner.used != len(entries) || r.byAddr.used != holdings {
+	if lost > 0 || r.byService.Len() != len(entries) || r.byOwner.Len() != len(entries) || r.byAddr.Len() != holdings {
 		errs = append(errs, fmt.Errorf("the indexes disagree with the entries: %d of %d VIPs with %d addresses are not found, they count %d names, %d owners and %d addresses",
-			lost, len(entries), holdings, r.byService.used, r.byOwner.used, r.byAddr.used))
+			lost, len(entries), holdings, r.byService.Len(), r.byOwner.Len(), r.byAddr.Len()))
 	}
 	uses := map[string]int{}
 	for text, w := range r.words {

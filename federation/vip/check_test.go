@@ -51,7 +51,7 @@ func TestCheckFindsWhatACallerBroke(t *testing.T) {
 		"address":       {func(e *vip.Entry) { e.Addrs[0] = ip("100.100.0.9") }, "the free addresses of 100.100.0.0/24 disagree"},
 		"address-found": {func(e *vip.Entry) { e.Addrs[0] = ip("fd7a::1") }, "the indexes disagree"},
 		"address-lost":  {func(e *vip.Entry) { e.Addrs = nil }, "is not in its queue"},
-		"word":          {func(e *vip.Entry) { e.Ports[0].Name = "z" }, "the shared strings disagree"},
+		"word":          {func(e *vip.Entry) { e.Tailnet = "z" }, "the shared strings disagree"},
 		"release":       {func(e *vip.Entry) { e.ReleasedAt = start }, "rest or wait"},
 		"claim":         {func(e *vip.Entry) { e.ReleasedAt = time.Time{} }, "rest or wait"},
 		"time":          {func(e *vip.Entry) { e.ReleasedAt = e.ReleasedAt.Add(time.Hour) }, "a queue is out of order"},

@@ -11,7 +11,7 @@ import (
 // is not given again. It changes no entry; VIPs that wait for an address get one by [Registry.PlanFill].
 func (r *Registry) SetPool(p *Pool) {
 	r.pool, r.free = p, fullBitset(p.Size())
-	for rec := range r.byService.all() {
+	for rec := range r.byService.All() {
 		for _, a := range rec.Addrs {
 			if i, ok := p.ordinal(a); ok {
 				r.free.clear(i)

@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/index"
 )
 
 // Errors of claims.
@@ -92,12 +93,13 @@ type Registry struct {
 	pool       *Pool
 	free       bitset // of the pool's addresses, those that nobody holds
 
-	byService index[*record, string]
-	byOwner   index[*record, federation.ExportKey]
-	byAddr    index[holding, [16]byte]
+	byService index.Index[*record, string]
+	byOwner   index.Index[*record, federation.ExportKey]
+	byAddr    index.Index[holding, [16]byte]
 	resting   queue // the released, by when
 	waiting   queue // those that are claimed and have no address, by name
 	words     words
+	single    single
 }
 
 // record is an entry in the registry.
@@ -118,33 +120,34 @@ func New(o Options) *Registry {
 	r := &Registry{
 		quarantine: o.Quarantine,
 		epoch:      o.Epoch,
-		byService:  newIndex(func(e *record) string { return e.ServiceName }, func(name string) uint32 { return hash(name) }),
-		byOwner:    newIndex(func(e *record) federation.ExportKey { return e.Owner }, hashOwner),
-		byAddr:     newIndex(func(h holding) [16]byte { return h.Addrs[h.n].As16() }, func(a [16]byte) uint32 { return hash(string(a[:])) }),
+		byService:  index.New(func(e *record) string { return e.ServiceName }, func(name string) uint32 { return index.Hash(name) }),
+		byOwner:    index.New(func(e *record) federation.ExportKey { return e.Owner }, hashOwner),
+		byAddr:     index.New(func(h holding) [16]byte { return h.Addrs[h.n].As16() }, func(a [16]byte) uint32 { return index.Hash(string(a[:])) }),
 		resting: queue{less: func(a, b *record) bool {
 			return cmp.Or(a.ReleasedAt.Compare(b.ReleasedAt), cmp.Compare(a.ServiceName, b.ServiceName)) < 0
 		}},
 		waiting: queue{less: func(a, b *record) bool { return a.ServiceName < b.ServiceName }},
 		words:   words{},
+		single:  single{},
 	}
 	r.SetPool(o.Pool)
 	return r
 }
 
 func hashOwner(k federation.ExportKey) uint32 {
-	return hash(string(k.Cluster), string(k.Service.Kind), k.Service.Namespace, k.Service.Name)
+	return index.Hash(string(k.Cluster), string(k.Service.Kind), k.Service.Namespace, k.Service.Name)
 }
 
 // Len returns how many entries there are, released ones included.
-func (r *Registry) Len() int { return r.byService.used }
+func (r *Registry) Len() int { return r.byService.Len() }
 
 // Get returns the entry of an owner, released ones included. A federated VIP's owner has no cluster.
-func (r *Registry) Get(owner federation.ExportKey) (Entry, bool) { return entry(r.byOwner.get(owner)) }
+func (r *Registry) Get(owner federation.ExportKey) (Entry, bool) { return entry(r.byOwner.Get(owner)) }
 
 // Lookup is Get without a copy. The entry must not be changed; the registry does not change it either, but puts another
 // in its place.
 func (r *Registry) Lookup(owner federation.ExportKey) (*Entry, bool) {
-	rec, ok := r.byOwner.get(owner)
+	rec, ok := r.byOwner.Get(owner)
 	if !ok {
 		return nil, false
 	}
@@ -152,11 +155,11 @@ func (r *Registry) Lookup(owner federation.ExportKey) (*Entry, bool) {
 }
 
 // Named returns the entry of a Tailscale Service, released ones included.
-func (r *Registry) Named(service string) (Entry, bool) { return entry(r.byService.get(service)) }
+func (r *Registry) Named(service string) (Entry, bool) { return entry(r.byService.Get(service)) }
 
 // Holder returns the entry that holds an address, released ones included.
 func (r *Registry) Holder(a netip.Addr) (Entry, bool) {
-	h, ok := r.byAddr.get(a.As16())
+	h, ok := r.byAddr.Get(a.As16())
 	return entry(h.record, ok)
 }
 
@@ -189,7 +192,7 @@ func (r *Registry) Entries() []Entry {
 }
 
 func (r *Registry) sorted() []*record {
-	return slices.SortedFunc(r.byService.all(), func(a, b *record) int { return cmp.Compare(a.ServiceName, b.ServiceName) })
+	return slices.SortedFunc(r.byService.All(), func(a, b *record) int { return cmp.Compare(a.ServiceName, b.ServiceName) })
 }
 
 // Apply makes the changes, in their order. It is deterministic, and changes that were planned on this registry, or
@@ -197,7 +200,7 @@ func (r *Registry) sorted() []*record {
 // names them.
 func (r *Registry) Apply(changes []Change) {
 	for _, c := range changes {
-		if old, ok := r.byService.get(c.Entry.ServiceName); ok {
+		if old, ok := r.byService.Get(c.Entry.ServiceName); ok {
 			r.drop(old)
 		}
 		if !c.Delete {
@@ -209,12 +212,12 @@ func (r *Registry) Apply(changes []Change) {
 // put takes in an entry whose name is free.
 func (r *Registry) put(e Entry) {
 	rec := &record{Entry: e}
-	rec.Addrs, rec.Ports = slices.Clip(slices.Clone(e.Addrs)), slices.Clip(slices.Clone(e.Ports))
+	rec.Addrs, rec.Ports = slices.Clip(slices.Clone(e.Addrs)), r.single.list(e.Ports)
 	r.words.share(&rec.Entry)
-	r.byService.put(rec)
-	r.byOwner.put(rec)
+	r.byService.Put(rec)
+	r.byOwner.Put(rec)
 	for n, a := range rec.Addrs {
-		r.byAddr.put(holding{rec, n})
+		r.byAddr.Put(holding{rec, n})
 		if i, ok := r.pool.ordinal(a); ok {
 			r.free.clear(i)
 		}
@@ -225,10 +228,10 @@ func (r *Registry) put(e Entry) {
 }
 
 func (r *Registry) drop(rec *record) {
-	r.byService.remove(rec)
-	r.byOwner.remove(rec)
+	r.byService.Remove(rec)
+	r.byOwner.Remove(rec)
 	for n, a := range rec.Addrs {
-		if i, ok := r.pool.ordinal(a); r.byAddr.remove(holding{rec, n}) && ok {
+		if i, ok := r.pool.ordinal(a); r.byAddr.Remove(holding{rec, n}) && ok {
 			r.free.set(i)
 		}
 	}

@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/tailgate-project/tailgate/federation"
@@ -50,10 +51,29 @@ func shared(e *Entry, visit func(*string)) {
 	visit(&e.Owner.Service.Namespace)
 	visit(&e.Tailnet)
 	visit(&e.TailnetRef)
+	if len(e.Ports) == 1 {
+		return // shared as a whole: see single
+	}
 	for i := range e.Ports {
 		visit(&e.Ports[i].Name)
 		visit((*string)(&e.Ports[i].Protocol))
 	}
+}
+
+// single holds the lists of one port, which most entries have, and which few are different of.
+type single map[federation.Port][]federation.Port
+
+// list returns the ports as a list that is not the caller's.
+func (s single) list(ports []federation.Port) []federation.Port {
+	if len(ports) != 1 {
+		return slices.Clip(slices.Clone(ports))
+	}
+	known, ok := s[ports[0]]
+	if !ok {
+		known = slices.Clip(slices.Clone(ports))
+		s[ports[0]] = known
+	}
+	return known
 }
 
 // part returns s as a part of whole, if it is one: a VIP's name mostly begins that of its Tailscale Service.

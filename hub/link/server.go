@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"net"
@@ -35,9 +34,6 @@ var (
 	// ErrNotAccepted reports a member that waits for acceptance.
 	ErrNotAccepted = errors.New("member is not accepted")
 )
-
-// missedHeartbeats is after how many silent intervals a link counts as lost.
-const missedHeartbeats = 3
 
 // Node is a tailnet node, as WhoIs names it.
 type Node struct {
@@ -101,9 +97,8 @@ type Server struct {
 	link.UnimplementedHubServer
 	Options
 
-	mu sync.Mutex
-	// reports counts, per member, the Report streams that were opened: the newest is the link.
-	reports map[federation.ClusterID]uint64
+	mu      sync.Mutex
+	members map[federation.ClusterID]*member
 }
 
 // New returns a server.
@@ -111,7 +106,7 @@ func New(o Options) *Server {
 	if o.Heartbeat == 0 {
 		o.Heartbeat = time.Second
 	}
-	return &Server{Options: o, reports: map[federation.ClusterID]uint64{}}
+	return &Server{Options: o, members: map[federation.ClusterID]*member{}}
 }
 
 // Serve serves the listener until ctx ends.
@@ -238,26 +233,42 @@ func (s *Server) Watch(r *link.WatchRequest, stream grpc.ServerStreamingServer[l
 	if err != nil {
 		return err
 	}
-	epoch, version := r.GetEpoch(), r.GetVersion()
+	if err := compress(ctx); err != nil {
+		return err
+	}
+	sender := linkstate.NewSender(s.Hub.Epoch(), s.Heartbeat, r.GetEpoch(), r.GetVersion(), time.Now())
 	for {
-		wait, cancel := context.WithTimeout(ctx, s.Heartbeat)
+		epoch, version := sender.Position()
+		wait, cancel := context.WithDeadline(ctx, sender.Deadline())
 		u, err := s.Hub.Next(wait, c, epoch, version)
 		cancel()
 		switch {
 		case err == nil:
-			epoch, version = u.Epoch, u.Version
+			sender.Sent(u, time.Now())
 		case ctx.Err() != nil:
 			return status.FromContextError(ctx.Err()).Err()
 		default: // nothing new for a heartbeat
 			if _, err := s.owned(ctx, r.GetClusterId()); err != nil {
 				return err
 			}
-			u = linkstate.Update{Epoch: epoch, Version: version} // where the member is, which leaves it there
+			u = sender.Beat(time.Now())
 		}
 		if err := stream.Send(link.FromUpdate(u)); err != nil {
 			return err
 		}
 	}
+}
+
+// compress has the stream's responses compressed if the spoke can read that.
+func compress(ctx context.Context) error {
+	names, err := grpc.ClientSupportedCompressors(ctx)
+	if err == nil && slices.Contains(names, link.Compression) {
+		err = grpc.SetSendCompressor(ctx, link.Compression)
+	}
+	if err != nil {
+		return status.Errorf(codes.Internal, "compress the watch: %v", err)
+	}
+	return nil
 }
 
 // ProxyKey mints an auth key for one of the member's proxies.
@@ -275,141 +286,4 @@ func (s *Server) ProxyKey(ctx context.Context, r *link.ProxyKeyRequest) (*link.P
 		return nil, status.Error(codes.Unavailable, "the Tailscale API gives no key now, try again")
 	}
 	return &link.ProxyKeyResponse{Key: key, ControlUrl: s.ControlURL, Tags: []string{s.ProxyTag}}, nil
-}
-
-// Report takes what the member sees, for as long as it is heard.
-func (s *Server) Report(stream grpc.ClientStreamingServer[link.ReportRequest, link.ReportResponse]) error {
-	ctx, cancel := context.WithCancel(stream.Context())
-	defer cancel()
-	first, err := stream.Recv()
-	if err != nil {
-		return err
-	}
-	c, err := s.owned(ctx, first.GetClusterId())
-	if err != nil {
-		return err
-	}
-	generation := s.open(c)
-	defer s.closed(context.WithoutCancel(ctx), c, generation)
-	s.Members.Connected(ctx, c, true, "")
-	if err := s.Hub.LinkState(ctx, c, true); err != nil {
-		return status.FromContextError(err).Err()
-	}
-	silence := time.AfterFunc(missedHeartbeats*s.Heartbeat, cancel)
-	defer silence.Stop()
-	for r := first; ; {
-		if err := s.take(ctx, c, r); err != nil {
-			return err
-		}
-		if r, err = recv(ctx, stream); err != nil {
-			if errors.Is(err, io.EOF) {
-				return stream.SendAndClose(&link.ReportResponse{})
-			}
-			return err
-		}
-		silence.Reset(missedHeartbeats * s.Heartbeat)
-	}
-}
-
-// recv is stream.Recv that also ends with ctx, which silence cancels.
-func recv(ctx context.Context, stream grpc.ClientStreamingServer[link.ReportRequest, link.ReportResponse]) (*link.ReportRequest, error) {
-	type result struct {
-		r   *link.ReportRequest
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		r, err := stream.Recv() // ends with the stream, which ends with the handler
-		done <- result{r, err}
-	}()
-	select {
-	case got := <-done:
-		return got.r, got.err
-	case <-ctx.Done():
-		return nil, status.Error(codes.DeadlineExceeded, "no report for three heartbeats")
-	}
-}
-
-// open makes the stream that called it the member's link, and returns its number.
-func (s *Server) open(c federation.ClusterID) uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.reports[c]++
-	return s.reports[c]
-}
-
-func (s *Server) newest(c federation.ClusterID) uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.reports[c]
-}
-
-// closed takes the link for lost, unless a newer stream has taken its place.
-func (s *Server) closed(ctx context.Context, c federation.ClusterID, generation uint64) {
-	if s.newest(c) != generation {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	s.Members.Connected(ctx, c, false, "no report for three heartbeats, or the stream was closed")
-	if err := s.Hub.LinkState(ctx, c, false); err != nil {
-		s.Log.Debug("the hub ended before a link", "cluster", string(c), "err", err)
-	}
-}
-
-// take gives one report to the hub.
-func (s *Server) take(ctx context.Context, c federation.ClusterID, r *link.ReportRequest) error {
-	s.Members.Applied(ctx, c, r.GetAppliedEpoch(), r.GetAppliedVersion())
-	for _, f := range r.GetRefused() {
-		s.Log.Warn("a member refused a resource", "cluster", string(c), "key", f.GetKey(), "reason", f.GetReason())
-	}
-	if p := r.GetProxies(); p != nil {
-		var hosts []ledger.Host
-		for _, h := range p.GetIngress() {
-			if _, err := netip.ParseAddrPort(h.GetAddr()); err != nil {
-				return status.Errorf(codes.InvalidArgument, "ingress host %s: %v", h.GetNodeId(), err)
-			}
-			hosts = append(hosts, ledger.Host{NodeID: h.GetNodeId(), Addr: h.GetAddr()})
-		}
-		if err := s.Hub.Hosts(ctx, c, hosts); err != nil {
-			return status.FromContextError(err).Err()
-		}
-	}
-	if i := r.GetInterest(); i != nil {
-		in := federation.Interest{All: i.GetAll()}
-		for _, p := range i.GetServices() {
-			id, err := link.ToService(p)
-			if err != nil {
-				return status.Error(codes.InvalidArgument, err.Error())
-			}
-			in.Services = append(in.Services, id)
-		}
-		slices.SortFunc(in.Services, federation.ServiceID.Compare)
-		in.Services = slices.Compact(in.Services)
-		if err := s.Hub.Interest(ctx, c, in); err != nil {
-			return status.FromContextError(err).Err()
-		}
-	}
-	return s.observe(ctx, c, r.GetObservations())
-}
-
-func (s *Server) observe(ctx context.Context, c federation.ClusterID, observations []*link.Observation) error {
-	for _, o := range observations {
-		t := federation.Target{Cluster: federation.ClusterID(o.GetCluster())}
-		if err := t.Cluster.Validate(); err != nil {
-			return status.Error(codes.InvalidArgument, err.Error())
-		}
-		if p := o.GetService(); p != nil {
-			id, err := link.ToService(p)
-			if err != nil {
-				return status.Error(codes.InvalidArgument, err.Error())
-			}
-			t.Service = id
-		}
-		age := time.Duration(o.GetAgeMs()) * time.Millisecond
-		if err := s.Hub.Observed(ctx, c, t, o.GetReachable(), age); err != nil {
-			return status.FromContextError(err).Err()
-		}
-	}
-	return nil
 }

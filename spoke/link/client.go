@@ -27,11 +27,6 @@ import (
 )
 
 const (
-	// backoffMin and backoffMax bound the pause before the link is opened again.
-	backoffMin = 100 * time.Millisecond
-	backoffMax = 5 * time.Second
-	// missedHeartbeats is after how many silent intervals a stream counts as stalled.
-	missedHeartbeats = 3
 	// joinTimeout is for one call of Join or ProxyKey.
 	joinTimeout = 10 * time.Second
 	// maxMessage is the largest message of the hub, in bytes: a full state of thousands of services.
@@ -69,6 +64,8 @@ type Client struct {
 	hub atomic.Pointer[link.HubClient]
 	// undialed is why the last attempt to dial failed, nil after one that did not. gRPC would tell it quoted twice.
 	undialed atomic.Pointer[error]
+	// receiver decides; Run's goroutine has it, and while both streams are open the one that watches.
+	receiver linkstate.Receiver
 }
 
 // New returns a client. It connects when it runs.
@@ -90,7 +87,7 @@ func (c *Client) connect() (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: backoffMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: backoffMax},
+			Backoff:           backoff.Config{BaseDelay: linkstate.PauseMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: linkstate.PauseMax},
 			MinConnectTimeout: 3 * time.Second,
 		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
@@ -103,27 +100,24 @@ func (c *Client) connect() (*grpc.ClientConn, error) {
 
 // Run keeps the link until ctx ends.
 func (c *Client) Run(ctx context.Context) error {
-	for pause := backoffMin; ; {
-		began := time.Now()
+	for {
+		c.receiver.Begin(time.Now())
 		err := c.once(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if time.Since(began) > backoffMax {
-			pause = backoffMin // it has worked for a while
-		}
+		pause := c.receiver.Ended(time.Now(), rand.Float64())
 		if err := c.Spoke.LinkChanged(ctx, c.describe(err)); err != nil {
 			return nil
 		}
 		c.Log.Debug("the link ended", "err", err, "pause", pause)
-		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
+		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
 		case <-timer.C:
 		}
-		pause = min(2*pause, backoffMax)
 	}
 }
 
@@ -145,9 +139,10 @@ func (c *Client) once(ctx context.Context) error {
 	if heartbeat <= 0 {
 		return fmt.Errorf("join: the hub gave no heartbeat interval: %w", errProtocol)
 	}
+	c.receiver.Joined(heartbeat, time.Now())
 	g, ctx := errgroup.WithContext(ctx)
 	refused := make(chan []*link.Refusal, 1)
-	g.Go(func() error { return c.watch(ctx, hub, heartbeat, refused) })
+	g.Go(func() error { return c.watch(ctx, hub, refused) })
 	g.Go(func() error { return c.report(ctx, hub, heartbeat, refused) })
 	return g.Wait()
 }
@@ -171,14 +166,15 @@ var (
 )
 
 // watch takes the hub's updates until the stream ends or stalls.
-func (c *Client) watch(ctx context.Context, hub link.HubClient, heartbeat time.Duration, refused chan<- []*link.Refusal) error {
+func (c *Client) watch(ctx context.Context, hub link.HubClient, refused chan<- []*link.Refusal) error {
 	epoch, version, err := c.Spoke.Position(ctx)
 	if err != nil {
 		return err
 	}
+	epoch, version = c.receiver.Position(epoch, version)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silence := time.AfterFunc(missedHeartbeats*heartbeat, func() { cancel(errStalled) })
+	silence := time.AfterFunc(c.patience(), func() { cancel(errStalled) })
 	defer silence.Stop()
 	stream, err := hub.Watch(ctx, &link.WatchRequest{ClusterId: string(c.Cluster), Epoch: epoch, Version: version})
 	for up := false; err == nil; {
@@ -186,9 +182,12 @@ func (c *Client) watch(ctx context.Context, hub link.HubClient, heartbeat time.D
 		if response, err = stream.Recv(); err != nil {
 			break
 		}
-		silence.Reset(missedHeartbeats * heartbeat)
+		c.receiver.Heard(time.Now())
+		silence.Reset(c.patience())
 		update, bad := link.ToUpdate(c.Cluster, response)
-		if err = c.Spoke.Apply(ctx, update); err != nil {
+		err = c.Spoke.Apply(ctx, update)
+		c.receiver.Took(update, err)
+		if err != nil {
 			break
 		}
 		if len(bad) > 0 {
@@ -203,6 +202,12 @@ func (c *Client) watch(ctx context.Context, hub link.HubClient, heartbeat time.D
 		err = cause
 	}
 	return fmt.Errorf("watch: %w", err)
+}
+
+// patience is how long the hub may be silent from now on.
+func (c *Client) patience() time.Duration {
+	at, _ := c.receiver.Deadline() // there is one: the hub let the spoke in
+	return time.Until(at)
 }
 
 // refuse has the next report name the resources; what was not reported yet is replaced, for the newest state counts.

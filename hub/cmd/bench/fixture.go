@@ -58,20 +58,20 @@ type live struct {
 	now   time.Time
 	// stored is called with what a hub would store.
 	stored func(ledger.Batch)
-	// ports of an export are shared, as they are where they are read from objects that are alike.
-	ports []federation.Port
 }
 
 func newLive(s shape) *live {
 	l := &live{
 		shape: s, views: map[federation.ClusterID]*linkstate.View{}, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
-		stored: func(ledger.Batch) {}, ports: []federation.Port{{Name: "http", Port: 8080, Protocol: federation.TCP}},
+		stored: func(ledger.Batch) {},
 	}
 	core, err := coordinator.New(coordinator.Config{}, ledger.State{}, l.now)
 	if err != nil {
 		panic(err) // an empty state is sound
 	}
 	l.core = core
+	l.do(coordinator.MembersExpected{}) // there is nothing to be learned first
+	l.do(coordinator.VIPsListed{})
 	return l
 }
 
@@ -81,11 +81,15 @@ func (l *live) do(e coordinator.Event) {
 	l.stored(s.Batch)
 	effects := l.core.Apply(s)
 	for c, changes := range effects.Views {
-		if l.views[c] == nil {
-			l.views[c] = linkstate.NewView()
-		}
-		l.views[c].Edit(changes)
+		l.view(c).Edit(changes)
 	}
+}
+
+func (l *live) view(c federation.ClusterID) *linkstate.View {
+	if l.views[c] == nil {
+		l.views[c] = linkstate.NewView()
+	}
+	return l.views[c]
 }
 
 func (l *live) decide(e failover.Event) { l.do(coordinator.Failover{Event: e}) }
@@ -128,7 +132,7 @@ func (l *live) join(i int) {
 func (l *live) export(i, j, ready int) federation.Export {
 	return federation.Export{
 		Key:     federation.ExportKey{Cluster: l.exporter(i, j), Service: service(i)},
-		Tailnet: "production", TailnetRef: "production", Ports: l.ports, Ready: ready, Desired: 2,
+		Tailnet: "production", TailnetRef: "production", Ports: []federation.Port{{Name: "http", Port: 8080, Protocol: federation.TCP}}, Ready: ready, Desired: 2,
 	}
 }
 

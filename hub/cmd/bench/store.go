@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,9 +51,7 @@ func batchesOf(changes int) ([]ledger.Batch, error) {
 	for n := range commits {
 		b := ledger.Batch{Exports: map[key]*failover.Saved{}}
 		l.stored = func(one ledger.Batch) {
-			for k, x := range one.Exports {
-				b.Exports[k] = x
-			}
+			maps.Copy(b.Exports, one.Exports)
 			b.Journal = append(b.Journal, one.Journal...)
 		}
 		for i := range changes {

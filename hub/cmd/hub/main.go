@@ -34,6 +34,7 @@ type options struct {
 	statusAddr, logLevel              string
 	acceptAll                         bool
 	grace, failbackDelay, quarantine  time.Duration
+	etcd                              etcdOptions
 }
 
 func main() {
@@ -84,6 +85,7 @@ func runCommand() *cobra.Command {
 	f.DurationVar(&o.grace, "grace", policy.Default().Grace, "how long a lost control view of a member is borne before it counts")
 	f.DurationVar(&o.failbackDelay, "failback-delay", policy.Default().FailbackDelay, "how long an export must have been good before it serves again")
 	f.DurationVar(&o.quarantine, "quarantine", time.Hour, "how long the VIP of an export that went away is kept for it")
+	o.etcd.addTo(f)
 	for _, required := range []string{"state-dir", "tailnet"} {
 		if err := cmd.MarkFlagRequired(required); err != nil {
 			panic(err) // the flag is defined above
@@ -115,7 +117,6 @@ func (o options) joinKey() (string, error) {
 	return strings.TrimSpace(string(key)), nil
 }
 
-func (o options) store() string   { return filepath.Join(o.stateDir, "hub.db") }
 func (o options) nodeDir() string { return filepath.Join(o.stateDir, "tailnet") }
 
 func version() string {

@@ -30,10 +30,11 @@ import (
 	"github.com/tailgate-project/tailgate/hub"
 	"github.com/tailgate-project/tailgate/hub/clusters"
 	"github.com/tailgate-project/tailgate/hub/controllers/export"
+	"github.com/tailgate-project/tailgate/hub/controllers/failoverpolicy"
 	"github.com/tailgate-project/tailgate/hub/controllers/member"
 	tailnetcontroller "github.com/tailgate-project/tailgate/hub/controllers/tailnet"
 	"github.com/tailgate-project/tailgate/hub/link"
-	"github.com/tailgate-project/tailgate/hub/store/bolt"
+	"github.com/tailgate-project/tailgate/hub/store"
 	"github.com/tailgate-project/tailgate/hub/tailnet"
 	"github.com/tailgate-project/tailgate/hub/web"
 )
@@ -49,7 +50,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	if err := os.MkdirAll(o.stateDir, 0o700); err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
-	db, err := bolt.Open(o.store(), bolt.Options{})
+	db, err := o.openStore(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -79,7 +80,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 // parts are what the hub stands on.
 type parts struct {
 	log            *slog.Logger
-	db             *bolt.DB
+	db             store.Store
 	config         *rest.Config
 	node           *tailnet.Node
 	status, spokes net.Listener
@@ -109,6 +110,9 @@ func assemble(ctx context.Context, o options, p parts) error {
 	vips := provider{tailnets: tailnets}
 	fallback := policy.Default()
 	fallback.Grace, fallback.FailbackDelay = o.grace, o.failbackDelay
+	if err := fallback.Validate(); err != nil {
+		return fmt.Errorf("--grace, --failback-delay: %w", err)
+	}
 	h, err := hub.New(ctx, hub.Config{
 		Store: p.db, Provider: vips, Log: p.log,
 		Decisions: coordinator.Config{Fallback: fallback, VIPs: vip.Options{Quarantine: o.quarantine}},
@@ -120,8 +124,9 @@ func assemble(ctx context.Context, o options, p parts) error {
 		Client: local.GetClient(), Reader: local.GetAPIReader(), Clusters: provided, Sink: h, Now: time.Now, AcceptAll: o.acceptAll,
 	})
 	exports := export.New(provided, h)
+	policies := failoverpolicy.New(failoverpolicy.Options{Client: local.GetClient(), Policies: h, Fallback: fallback})
 	sink.hub, sink.members, sink.exports = h, members, exports
-	if err := errors.Join(tailnets.AddTo(local), members.AddTo(local), exports.AddTo(ctx, mgr), provided.AddTo(mgr)); err != nil {
+	if err := errors.Join(tailnets.AddTo(local), members.AddTo(local), policies.AddTo(local), exports.AddTo(ctx, mgr), provided.AddTo(mgr)); err != nil {
 		return fmt.Errorf("controllers: %w", err)
 	}
 	server := link.New(link.Options{

@@ -34,7 +34,7 @@ func TestRunRefuses(t *testing.T) {
 			[]string{"--status-addr", "address already in use", "name another address"},
 		},
 		"unreadable-store": {
-			func(t *testing.T, o *options) { write(t, o.store(), "no database") },
+			func(t *testing.T, o *options) { write(t, o.storeFile(), "no database") },
 			[]string{"hub.db", "not changed", "restore a backup"},
 		},
 		"no-kubeconfig": {

@@ -4,5 +4,5 @@ package export
 var (
 	PlanService = planService
 	PlanGateway = planGateway
-	CountReady  = countReady
+	Count       = count
 )

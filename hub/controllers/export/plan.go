@@ -35,9 +35,11 @@ func planService(cluster federation.ClusterID, gateways []v1alpha1.TailscaleGate
 	if !ok {
 		return federation.Export{}, false
 	}
+	ready, all := count(slices)
 	return federation.Export{
 		Key:     federation.ExportKey{Cluster: cluster, Service: federation.Service(svc.Namespace, svc.Name)},
-		Tailnet: tailnet.Name, TailnetRef: tailnet.TailscaleTailnetRef.Name, Ports: ports, Ready: countReady(slices),
+		Tailnet: tailnet.Name, TailnetRef: tailnet.TailscaleTailnetRef.Name, Ports: ports, Ready: ready, Desired: all,
+		Labels: svc.Labels, Federated: svc.Annotations[v1alpha1.AnnotationFederatedVIP] == "true",
 	}, true
 }
 
@@ -51,14 +53,14 @@ func planGateway(cluster federation.ClusterID, gateways []v1alpha1.TailscaleGate
 		if g.Namespace != gw.Namespace || g.Spec.GatewayRef.Name != gw.Name || len(g.Spec.Tailnets) == 0 {
 			continue
 		}
-		ready := countReady(envoy)
+		ready, all := count(envoy)
 		var exports []federation.Export
 		for _, l := range gw.Spec.Listeners {
 			exports = append(exports, federation.Export{
 				Key:     federation.ExportKey{Cluster: cluster, Service: federation.Listener(gw.Namespace, gw.Name, string(l.Name))},
 				Tailnet: g.Spec.Tailnets[0].Name, TailnetRef: g.Spec.Tailnets[0].TailscaleTailnetRef.Name,
 				Ports: []federation.Port{{Name: string(l.Name), Port: uint16(l.Port), Protocol: listenerProtocol(l.Protocol)}},
-				Ready: ready,
+				Ready: ready, Desired: all, Labels: gw.Labels, Federated: gw.Annotations[v1alpha1.AnnotationFederatedVIP] == "true",
 			})
 		}
 		return exports
@@ -185,26 +187,45 @@ func listenerProtocol(p gatewayv1.ProtocolType) federation.Protocol {
 	return federation.TCP
 }
 
-// countReady counts the endpoints that are ready and stay so. Slices may name an endpoint twice while they are
+// count counts the endpoints that are ready and stay so, and all that stay. Slices may name an endpoint twice while they are
 // rearranged, and a dual-stack Service has it once in each family, so it is the family with the most that counts.
 // An endpoint that does not say whether it is ready is.
-func countReady(endpoints []discoveryv1.EndpointSlice) int {
-	ready := map[discoveryv1.AddressType]map[string]struct{}{}
-	most := 0
+func count(endpoints []discoveryv1.EndpointSlice) (ready, all int) {
+	var isReady, is addresses
 	for _, s := range endpoints {
 		for _, e := range s.Endpoints {
 			c := e.Conditions
-			if len(e.Addresses) == 0 || c.Ready != nil && !*c.Ready || c.Terminating != nil && *c.Terminating {
+			if len(e.Addresses) == 0 || c.Terminating != nil && *c.Terminating {
 				continue
 			}
-			family := ready[s.AddressType]
-			if family == nil {
-				family = map[string]struct{}{}
-				ready[s.AddressType] = family
+			a := e.Addresses[0] // the API says that all addresses of an endpoint are interchangeable
+			is.add(s.AddressType, a)
+			if c.Ready == nil || *c.Ready {
+				isReady.add(s.AddressType, a)
 			}
-			family[e.Addresses[0]] = struct{}{} // the API says that all addresses of an endpoint are interchangeable
-			most = max(most, len(family))
 		}
 	}
-	return most
+	return isReady.most(), is.most()
+}
+
+// addresses are those of endpoints, each once, by family.
+type addresses map[discoveryv1.AddressType]map[string]struct{}
+
+func (a *addresses) add(family discoveryv1.AddressType, address string) {
+	if *a == nil {
+		*a = addresses{}
+	}
+	if (*a)[family] == nil {
+		(*a)[family] = map[string]struct{}{}
+	}
+	(*a)[family][address] = struct{}{}
+}
+
+// most returns how many there are of the family that has most: an endpoint of two families is one.
+func (a addresses) most() int {
+	n := 0
+	for _, family := range a {
+		n = max(n, len(family))
+	}
+	return n
 }

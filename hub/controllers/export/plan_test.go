@@ -77,6 +77,8 @@ func TestPlanServiceExport(t *testing.T) {
 		{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP},
 		{Name: "sctp", Port: 99, Protocol: corev1.ProtocolSCTP},
 	}
+	svc.Labels = map[string]string{"tier": "web"}
+	svc.Annotations = map[string]string{v1alpha1.AnnotationFederatedVIP: "true"}
 	got, ok := export.PlanService("c1", list(tsgw("shop", "main")), svc, []discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeIPv4, endpoint("10.0.0.1", nil, nil))})
 	if !ok {
 		t.Fatal("not exported")
@@ -85,7 +87,7 @@ func TestPlanServiceExport(t *testing.T) {
 		Key:     federation.ExportKey{Cluster: "c1", Service: federation.Service("shop", "web")},
 		Tailnet: "prod", TailnetRef: "prod-tailnet",
 		Ports: []federation.Port{{Name: "dns", Port: 53, Protocol: federation.UDP}, {Name: "http", Port: 80, Protocol: federation.TCP}, {Name: "https", Port: 443, Protocol: federation.TCP}},
-		Ready: 1,
+		Ready: 1, Desired: 1, Labels: map[string]string{"tier": "web"}, Federated: true,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("export (-want +got):\n%s", diff)
@@ -98,8 +100,8 @@ func TestPlanGateway(t *testing.T) {
 	envoy := []discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeIPv4, endpoint("10.0.0.1", nil, nil), endpoint("10.0.0.2", new(false), nil))}
 	got := export.PlanGateway("c1", list(tsgw("shop", "main")), gw, envoy)
 	want := []federation.Export{
-		{Key: federation.ExportKey{Cluster: "c1", Service: federation.Listener("shop", "main", "http")}, Tailnet: "prod", TailnetRef: "prod-tailnet", Ports: []federation.Port{{Name: "http", Port: 80, Protocol: federation.TCP}}, Ready: 1},
-		{Key: federation.ExportKey{Cluster: "c1", Service: federation.Listener("shop", "main", "dns")}, Tailnet: "prod", TailnetRef: "prod-tailnet", Ports: []federation.Port{{Name: "dns", Port: 53, Protocol: federation.UDP}}, Ready: 1},
+		{Key: federation.ExportKey{Cluster: "c1", Service: federation.Listener("shop", "main", "http")}, Tailnet: "prod", TailnetRef: "prod-tailnet", Ports: []federation.Port{{Name: "http", Port: 80, Protocol: federation.TCP}}, Ready: 1, Desired: 2},
+		{Key: federation.ExportKey{Cluster: "c1", Service: federation.Listener("shop", "main", "dns")}, Tailnet: "prod", TailnetRef: "prod-tailnet", Ports: []federation.Port{{Name: "dns", Port: 53, Protocol: federation.UDP}}, Ready: 1, Desired: 2},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("exports (-want +got):\n%s", diff)
@@ -115,25 +117,25 @@ func TestPlanGateway(t *testing.T) {
 	}
 }
 
-func TestCountReady(t *testing.T) {
+func TestCount(t *testing.T) {
 	yes, no := new(true), new(false)
 	tests := []struct {
 		name   string
 		slices []discoveryv1.EndpointSlice
-		want   int
+		want   [2]int // ready, all
 	}{
-		{"nothing", nil, 0},
-		{"unsaid-is-ready", []discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeIPv4, endpoint("a", nil, nil))}, 1},
-		{"not-ready", []discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeIPv4, endpoint("a", no, nil), endpoint("b", yes, nil))}, 1},
-		{"terminating", []discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeIPv4, endpoint("a", yes, yes), endpoint("b", yes, no))}, 1},
-		{"in-two-slices", []discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeIPv4, endpoint("a", yes, nil)), slice(discoveryv1.AddressTypeIPv4, endpoint("a", yes, nil), endpoint("b", yes, nil))}, 2},
-		{"dual-stack", []discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeIPv4, endpoint("a", yes, nil), endpoint("b", yes, nil)), slice(discoveryv1.AddressTypeIPv6, endpoint("::a", yes, nil))}, 2},
-		{"without-address", []discoveryv1.EndpointSlice{{Endpoints: []discoveryv1.Endpoint{{}}}}, 0},
+		{"nothing", nil, [2]int{0, 0}},
+		{"unsaid-is-ready", []discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeIPv4, endpoint("a", nil, nil))}, [2]int{1, 1}},
+		{"not-ready", []discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeIPv4, endpoint("a", no, nil), endpoint("b", yes, nil))}, [2]int{1, 2}},
+		{"terminating", []discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeIPv4, endpoint("a", yes, yes), endpoint("b", yes, no))}, [2]int{1, 1}},
+		{"in-two-slices", []discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeIPv4, endpoint("a", yes, nil)), slice(discoveryv1.AddressTypeIPv4, endpoint("a", yes, nil), endpoint("b", yes, nil))}, [2]int{2, 2}},
+		{"dual-stack", []discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeIPv4, endpoint("a", yes, nil), endpoint("b", yes, nil)), slice(discoveryv1.AddressTypeIPv6, endpoint("::a", yes, nil))}, [2]int{2, 2}},
+		{"without-address", []discoveryv1.EndpointSlice{{Endpoints: []discoveryv1.Endpoint{{}}}}, [2]int{0, 0}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := export.CountReady(tt.slices); got != tt.want {
-				t.Errorf("countReady = %d, want %d", got, tt.want)
+			if ready, all := export.Count(tt.slices); [2]int{ready, all} != tt.want {
+				t.Errorf("%d ready of %d, want %v", ready, all, tt.want)
 			}
 		})
 	}

@@ -103,7 +103,7 @@ func (c *Controller) addGateways(mgr mcmanager.Manager) error {
 	built, err := mcbuilder.ControllerManagedBy(mgr).
 		Named("export-gateway").
 		WithOptions(options(mgr)).
-		For(&gatewayv1.Gateway{}, c.servedOnly(gatewayKind), onSpecChange).
+		For(&gatewayv1.Gateway{}, c.servedOnly(gatewayKind), onChange).
 		Watches(&corev1.Service{}, mapped(func(ctx context.Context, cl cluster.Cluster, o client.Object) []types.NamespacedName {
 			return gatewaysOfEnvoy(ctx, cl, o)
 		}), c.servedOnly(gatewayKind)).
@@ -117,6 +117,11 @@ func (c *Controller) addGateways(mgr mcmanager.Manager) error {
 	}
 	return built.MultiClusterWatch(sweep{c, federation.KindListener})
 }
+
+// onChange is onSpecChange where labels and annotations count too.
+var onChange = mcbuilder.WithPredicates(predicate.Or(
+	predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}, predicate.AnnotationChangedPredicate{},
+))
 
 // onSpecChange leaves out the writes of a status, which others make often.
 var onSpecChange = mcbuilder.WithPredicates(predicate.GenerationChangedPredicate{})

@@ -181,7 +181,7 @@ func hubConnected(now spoke.Status) metav1.Condition {
 func services(next *v1alpha1.TailscaleGatewayStatus, now spoke.Status) {
 	ids := map[string]bool{}
 	next.Services = nil
-	for _, v := range now.VIPs {
+	for _, v := range slices.Concat(now.VIPs, now.FederatedVIPs) {
 		ids[v.Owner.Service.String()] = true
 		s := v1alpha1.ServiceStatus{Name: v.Name, TailscaleService: "svc:" + v.ServiceName, OwnerCluster: v1alpha1.ClusterName(v.Owner.Cluster)}
 		for _, a := range v.Addrs {

@@ -1,0 +1,323 @@
+package etcd_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/failover"
+	"github.com/tailgate-project/tailgate/federation/ledger"
+	"github.com/tailgate-project/tailgate/hub/store/etcd"
+	"github.com/tailgate-project/tailgate/hub/store/storetest"
+)
+
+// killer lets so many requests of a hub through, and then its process dies: nothing of it reaches etcd any more.
+type killer struct {
+	// last is the request at which it dies, the first is 0. With answered that one still reaches etcd.
+	last     int
+	answered bool
+	die      context.CancelFunc
+
+	mu   sync.Mutex
+	sent int
+}
+
+func (k *killer) between(next etcd.Requests) etcd.Requests {
+	return etcd.Do(func(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, error) {
+		k.mu.Lock()
+		n := k.sent
+		k.sent++
+		k.mu.Unlock()
+		if n < k.last {
+			return next.Do(ctx, op)
+		}
+		if n == k.last && k.answered {
+			if resp, err := next.Do(ctx, op); err != nil {
+				return resp, err
+			}
+		}
+		k.die()
+		return clientv3.OpResponse{}, context.Canceled
+	})
+}
+
+// died reports whether it did.
+func (k *killer) died() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.sent > k.last
+}
+
+// history are batches that make every way through Commit: small ones, and one that is too big for a transaction by
+// number and by size and drops most of the journal.
+func history() []ledger.Batch {
+	batch := func(objects, decisions int, zone string) ledger.Batch {
+		b := ledger.Batch{Members: map[federation.ClusterID]*ledger.Member{}}
+		for i := range objects {
+			c := federation.ClusterID(fmt.Sprintf("c%d", i))
+			b.Members[c] = &ledger.Member{Cluster: c, Locality: federation.Locality{Zone: zone}}
+		}
+		for range decisions {
+			b.Journal = append(b.Journal, failover.Decision{At: time.Unix(1_800_000_000, 0).UTC(), Subject: federation.Target{Cluster: "c1"}, Reason: failover.Serving})
+		}
+		return b
+	}
+	big := batch(2*etcd.MaxBatch, 40, strings.Repeat("b", etcd.PartBytes/etcd.MaxBatch))
+	big.Members["c0"] = nil
+	return []ledger.Batch{batch(5, 60, "a"), batch(3, 1, "b"), big, batch(4, 2, "c")}
+}
+
+// matches reports whether the store holds what the batches leave, and of their journal the end.
+func matches(t *testing.T, db *etcd.DB, batches []ledger.Batch) bool {
+	t.Helper()
+	var m storetest.Model
+	for _, b := range batches {
+		m.Commit(b)
+	}
+	state, err := db.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, err := db.Journal(t.Context(), 0, 1000, federation.ServiceID{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := m.Records(0, federation.ServiceID{})
+	if len(records) == 0 || len(records) > len(want) {
+		return len(want) == 0 && storetest.Diff(m.State(), state) == ""
+	}
+	return storetest.Diff(m.State(), state) == "" && storetest.Diff(want[len(want)-len(records):], records) == ""
+}
+
+// live opens a store through a killer and commits the history from a batch on. It returns how many batches were
+// acknowledged, -1 if it was not even opened.
+func live(t *testing.T, o etcd.Options, k *killer, from int) int {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	k.die = cancel
+	db, err := etcd.Open(ctx, o.Through(k.between))
+	if err != nil {
+		if !k.died() {
+			t.Fatal(err)
+		}
+		return -1
+	}
+	defer func() {
+		if err := db.Die(); err != nil {
+			t.Error(err)
+		}
+	}()
+	done := 0
+	for _, b := range history()[from:] {
+		if err := db.Commit(ctx, b); err != nil {
+			if !k.died() {
+				t.Fatal(err)
+			}
+			break
+		}
+		done++
+	}
+	return done
+}
+
+// TestNothingIsLostAndNothingHalfDoneWhenTheHubDies kills a hub at each of its requests, before and after etcd got it.
+// The next one must find all that was acknowledged and nothing by half.
+func TestNothingIsLostAndNothingHalfDoneWhenTheHubDies(t *testing.T) {
+	raw := shared.client(t)
+	for _, answered := range []bool{false, true} {
+		for last := 0; ; last++ {
+			o := shared.options(t)
+			o.Prefix = fmt.Sprintf("%s/%v-%d", o.Prefix, answered, last)
+			o.JournalLimit = 50
+			k := &killer{last: last, answered: answered}
+			done := live(t, o, k, 0)
+			depose(t, raw, o)
+			db, err := etcd.Open(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := false
+			for n := max(0, done); n <= min(max(0, done)+1, len(history())); n++ {
+				found = found || matches(t, db, history()[:n])
+			}
+			if !found {
+				t.Fatalf("killed at request %d (answered: %v): the store has neither the %d batches that were acknowledged nor one more", last, answered, done)
+			}
+			shut(t, db)
+			if !k.died() {
+				if done != len(history()) {
+					t.Fatalf("%d batches were committed", done)
+				}
+				break
+			}
+			if last > 200 {
+				t.Fatal("it does not come to an end")
+			}
+		}
+	}
+}
+
+// TestWhoTakesOverMayDieToo kills the hub that finishes another one's big batch, at each of its requests.
+func TestWhoTakesOverMayDieToo(t *testing.T) {
+	raw := shared.client(t)
+	marked := markedAt(t)
+	for _, answered := range []bool{false, true} {
+		for last := 0; ; last++ {
+			o := shared.options(t)
+			o.Prefix = fmt.Sprintf("%s/%v-%d", o.Prefix, answered, last)
+			live(t, o, &killer{last: marked, answered: true}, 0)
+			depose(t, raw, o)
+			k := &killer{last: last, answered: answered}
+			live(t, o, k, len(history()))
+			depose(t, raw, o)
+			db, err := etcd.Open(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !matches(t, db, history()[:3]) {
+				t.Fatalf("killed at request %d (answered: %v): the big batch is not there as a whole", last, answered)
+			}
+			shut(t, db)
+			if !k.died() {
+				break
+			}
+		}
+	}
+}
+
+// markedAt returns the request of a hub's life with which the big batch is stored: the last one that leaves parts.
+func markedAt(t *testing.T) int {
+	raw := shared.client(t)
+	for last := 0; ; last++ {
+		o := shared.options(t)
+		o.Prefix = fmt.Sprintf("%s/marked-%d", o.Prefix, last)
+		live(t, o, &killer{last: last, answered: true}, 0)
+		depose(t, raw, o)
+		resp, err := raw.Get(t.Context(), o.Prefix+"/wal/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+		if err != nil {
+			t.Fatal(err)
+		}
+		db, err := etcd.Open(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored := matches(t, db, history()[:3])
+		shut(t, db)
+		if stored {
+			if resp.Count < 2 {
+				t.Fatalf("the big batch has %d parts", resp.Count)
+			}
+			return last
+		}
+	}
+}
+
+// weather loses requests on their way to etcd, and answers on their way back, and delivers some requests late.
+type weather struct {
+	*rand.Rand
+
+	mu   sync.Mutex
+	late []func()
+	// storm is set when nothing is answered any more.
+	storm bool
+}
+
+func (w *weather) between(next etcd.Requests) etcd.Requests {
+	return etcd.Do(func(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, error) {
+		w.mu.Lock()
+		luck := w.IntN(10)
+		if w.storm {
+			luck = w.IntN(3)
+		}
+		if luck == 0 {
+			w.late = append(w.late, func() { _, _ = next.Do(context.WithoutCancel(ctx), op) }) // nobody waits for the answer
+		}
+		w.mu.Unlock()
+		switch luck {
+		case 0, 1: // it is late, or lost
+			return clientv3.OpResponse{}, context.DeadlineExceeded
+		case 2: // its answer is lost
+			if resp, err := next.Do(ctx, op); err != nil {
+				return resp, err
+			}
+			return clientv3.OpResponse{}, context.DeadlineExceeded
+		}
+		return next.Do(ctx, op)
+	})
+}
+
+// arrive delivers what is late.
+func (w *weather) arrive() {
+	w.mu.Lock()
+	late := w.late
+	w.late = nil
+	w.mu.Unlock()
+	for _, deliver := range late {
+		deliver()
+	}
+}
+
+func (w *weather) set(storm bool) {
+	w.mu.Lock()
+	w.storm = storm
+	w.mu.Unlock()
+}
+
+// TestEveryBatchIsStoredOnceInBadWeather: lost requests and answers are made up for, late requests change nothing that
+// came after them, and a commit that was given up is stored as a whole or not at all.
+func TestEveryBatchIsStoredOnceInBadWeather(t *testing.T) {
+	seed := storetest.Seed(t)
+	w := &weather{Rand: rand.New(rand.NewPCG(seed, 1))}
+	g := &storetest.Generator{Rand: rand.New(rand.NewPCG(seed, 2))}
+	o := shared.options(t).Through(w.between)
+	o.JournalAge, o.JournalLimit = 1<<62, 1<<32
+	db := open(t, o)
+	var all []ledger.Batch
+	commit := func(b ledger.Batch) {
+		t.Helper()
+		if err := db.Commit(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 40 {
+		b := g.Batch(4)
+		if g.IntN(5) == 0 {
+			b = g.Batch(3 * etcd.MaxBatch)
+		}
+		b.Journal = append(b.Journal, g.Decision()) // so that no two batches leave the same
+		if g.IntN(3) > 0 {
+			commit(b)
+			all = append(all, b)
+		} else {
+			w.set(true)
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			err := db.Commit(ctx, b)
+			cancel()
+			w.set(false)
+			if g.IntN(2) == 0 {
+				w.arrive()
+			}
+			after := g.Batch(4)
+			commit(after)
+			with := append(append([]ledger.Batch(nil), all...), b, after)
+			all = append(all, after)
+			if stored := matches(t, db, with); stored {
+				all = with
+			} else if err == nil {
+				t.Fatalf("step %d: an acknowledged batch is not there", i)
+			}
+		}
+		w.arrive()
+		if !matches(t, db, all) {
+			t.Fatalf("step %d: the store is not what was committed", i)
+		}
+	}
+}
