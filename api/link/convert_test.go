@@ -3,6 +3,7 @@ package link_test
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,7 +82,10 @@ func FuzzUpdateRoundTrip(f *testing.F) {
 		r := rand.New(rand.NewPCG(seed1, seed2))
 		want := linkstate.Update{Epoch: r.Uint64(), Version: r.Uint64(), Full: r.IntN(2) == 0}
 		for range r.IntN(6) {
-			want.Upserts = append(want.Upserts, resource(r))
+			x := resource(r)
+			if !slices.ContainsFunc(want.Upserts, func(o linkstate.Resource) bool { return o.Key() == x.Key() }) { // a key stands once
+				want.Upserts = append(want.Upserts, x)
+			}
 		}
 		for range r.IntN(3) {
 			want.Removed = append(want.Removed, resource(r).Key())

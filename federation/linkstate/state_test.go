@@ -67,6 +67,9 @@ func TestApply(t *testing.T) {
 			restored(t, 1, 4, a), linkstate.Update{Epoch: 2, Version: 5, Upserts: []linkstate.Resource{b}},
 			position{1, 4}, []linkstate.Resource{a}, nil, linkstate.ErrGap,
 		},
+		"delta-on-nothing": {
+			linkstate.State{}, linkstate.Update{Version: 1, Upserts: []linkstate.Resource{a}}, position{0, 1}, []linkstate.Resource{a}, []string{"notice/a"}, nil,
+		},
 		"delta-that-goes-on-from-an-older-version": {
 			restored(t, 1, 4, a, b), linkstate.Update{Epoch: 1, Version: 6, Base: 3, Upserts: []linkstate.Resource{a2}, Removed: []string{"notice/b"}},
 			position{1, 6}, []linkstate.Resource{a2}, []string{"notice/a", "notice/b"}, nil,
@@ -98,6 +101,11 @@ func TestApply(t *testing.T) {
 			}
 			if d := cmp.Diff(tc.resources, got.Resources()); d != "" {
 				t.Errorf("resources (-want +got)\n%s", d)
+			}
+			for _, r := range tc.resources {
+				if found, ok := got.Get(r.Key()); !ok || !found.Equal(r) {
+					t.Errorf("%s is %v, there %v", r.Key(), found, ok)
+				}
 			}
 			if d := cmp.Diff(tc.changed, changed); d != "" {
 				t.Errorf("changed (-want +got)\n%s", d)

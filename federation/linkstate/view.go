@@ -90,7 +90,7 @@ func (v *View) trim() {
 	}
 	cut := v.log[len(v.log)/2].version
 	i, _ := slices.BinarySearchFunc(v.log, cut, func(l logged, version uint64) int { return cmp.Compare(l.version, version) })
-	for ; i < len(v.log) && v.log[i].version == cut; i++ { // a version is told as a whole
+	for ; i < len(v.log) && v.log[i].version == cut; i++ { // its other changes too, or one large version could not be forgotten
 	}
 	v.begins, v.log = cut, slices.Clone(v.log[i:])
 }
