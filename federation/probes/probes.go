@@ -30,6 +30,10 @@ type Result struct {
 
 // Observations are the results of a cluster's own probes, of all its probers together. A target is unreachable if some
 // prober finds so and none reaches it. Use [New].
+//
+// The laws: a target becomes unreachable with a result and never by time; it becomes reachable by time alone, unless it
+// had never answered before; results that are stale or of what is not watched count for nothing; and who calls Tick at
+// each Deadline, and at no other time, misses nothing.
 type Observations struct {
 	targets map[federation.Target]*target
 }
@@ -45,6 +49,8 @@ type target struct {
 	proven bool
 	// firstFailure is the result that began the present or the last time of being unreachable, changed the last change.
 	firstFailure, changed time.Time
+	// judged is when the results were last looked at.
+	judged time.Time
 }
 
 // New returns observations of nothing.
@@ -58,7 +64,9 @@ func (o *Observations) Watch(intervals map[federation.Target]time.Duration) {
 			t = &target{results: map[uint32]Result{}}
 			o.targets[k] = t
 		}
-		t.fresh = max(freshIntervals*interval, freshAtLeast)
+		if fresh := max(freshIntervals*interval, freshAtLeast); fresh != t.fresh {
+			t.fresh, t.judged = fresh, time.Time{} // a result may be stale by it already
+		}
 	}
 	maps.DeleteFunc(o.targets, func(k federation.Target, _ *target) bool { _, wanted := intervals[k]; return !wanted })
 }
@@ -77,6 +85,7 @@ func (o *Observations) Record(k federation.Target, prober uint32, r Result, now 
 // judge brings the view in line with the results.
 func (t *target) judge(now time.Time) (changed bool) {
 	was := t.unreachable
+	t.judged = now
 	r, known := t.merged(now)
 	switch {
 	case !known:
@@ -114,7 +123,7 @@ func (t *target) merged(now time.Time) (Result, bool) {
 	return best, known
 }
 
-// Tick judges again what time may have changed, and returns the targets whose view changed.
+// Tick judges again what time may have changed, and returns the targets whose view changed, sorted.
 func (o *Observations) Tick(now time.Time) []federation.Target {
 	var out []federation.Target
 	for k, t := range o.targets {
@@ -130,28 +139,29 @@ func (o *Observations) Tick(now time.Time) []federation.Target {
 func (o *Observations) Deadline() (time.Time, bool) {
 	var first time.Time
 	for _, t := range o.targets {
-		if !t.unreachable {
-			continue
-		}
-		at := t.changed
-		for _, r := range t.results {
-			at = later(at, r.At.Add(t.fresh+time.Millisecond))
-		}
-		if !t.goodSince.IsZero() {
-			at = t.goodSince.Add(recoverAfter)
-		}
-		if first.IsZero() || at.Before(first) {
+		if at := t.deadline(); t.unreachable && (first.IsZero() || at.Before(first)) {
 			first = at
 		}
 	}
 	return first, !first.IsZero()
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
+// deadline returns when an unreachable target has to be judged again: when it has answered for long enough, or when a
+// result goes stale, whichever comes first.
+func (t *target) deadline() time.Time {
+	var first time.Time
+	consider := func(at time.Time) {
+		if at.After(t.judged) && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
 	}
-	return b
+	if !t.goodSince.IsZero() {
+		consider(t.goodSince.Add(recoverAfter))
+	}
+	for _, r := range t.results {
+		consider(r.At.Add(t.fresh + time.Millisecond))
+	}
+	return first
 }
 
 // Unreachable reports whether the own probes say so.

@@ -25,7 +25,9 @@ import (
 
 // rig is a server on loopback with a hub and members that write down what they are told.
 type rig struct {
-	hub link.HubClient
+	hub    link.HubClient
+	server *hublink.Server
+	addr   string
 
 	mu     sync.Mutex
 	node   hublink.Node
@@ -70,7 +72,7 @@ func start(t *testing.T, heartbeat time.Duration) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.hub = link.NewHubClient(conn)
+	r.hub, r.server, r.addr = link.NewHubClient(conn), s, ln.Addr().String()
 	t.Cleanup(func() {
 		cancel()
 		if err := errors.Join(conn.Close(), <-done); err != nil {

@@ -3,6 +3,7 @@ package etcd_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -32,20 +33,27 @@ type killer struct {
 func (k *killer) between(next etcd.Requests) etcd.Requests {
 	return etcd.Do(func(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, error) {
 		k.mu.Lock()
-		n := k.sent
+		n, last, die := k.sent, k.last, k.die
 		k.sent++
 		k.mu.Unlock()
-		if n < k.last {
+		if n < last {
 			return next.Do(ctx, op)
 		}
-		if n == k.last && k.answered {
+		if n == last && k.answered {
 			if resp, err := next.Do(ctx, op); err != nil {
 				return resp, err
 			}
 		}
-		k.die()
+		die()
 		return clientv3.OpResponse{}, context.Canceled
 	})
+}
+
+// arm begins to count anew.
+func (k *killer) arm(last int, die context.CancelFunc) {
+	k.mu.Lock()
+	k.sent, k.last, k.die = 0, last, die
+	k.mu.Unlock()
 }
 
 // died reports whether it did.
@@ -162,6 +170,52 @@ func TestNothingIsLostAndNothingHalfDoneWhenTheHubDies(t *testing.T) {
 				t.Fatal("it does not come to an end")
 			}
 		}
+	}
+}
+
+// TestACommitThatIsGivenUpIsStoredOrNot ends a commit's context at each of its requests, before and after etcd got it.
+// The same hub goes on: with the batch, if it was acknowledged, and with all of it or nothing of it, if it was not.
+func TestACommitThatIsGivenUpIsStoredOrNot(t *testing.T) {
+	acknowledged, unsure := 0, 0
+	for _, answered := range []bool{false, true} {
+		for last := 0; ; last++ {
+			o := shared.options(t)
+			o.Prefix = fmt.Sprintf("%s/%v-%d", o.Prefix, answered, last)
+			k := &killer{last: math.MaxInt, answered: answered}
+			db := open(t, o.Through(k.between))
+			all := history()
+			commit(t, db, all[0])
+			commit(t, db, all[1])
+			ctx, cancel := context.WithCancel(t.Context())
+			k.arm(last, cancel)
+			err := db.Commit(ctx, all[2])
+			cancel()
+			died := k.died()
+			k.arm(math.MaxInt, nil)
+			if last%2 == 0 { // a reader comes first, or else the next commit
+				if err := db.Check(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			commit(t, db, all[3])
+			switch with := matches(t, db, all); {
+			case err == nil && with:
+				acknowledged++
+			case err != nil && (with || matches(t, db, []ledger.Batch{all[0], all[1], all[3]})):
+				unsure++
+			default:
+				t.Fatalf("given up at request %d (answered: %v), err %v: the store has neither all of the batch nor nothing", last, answered, err)
+			}
+			if err := db.Check(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if !died {
+				break
+			}
+		}
+	}
+	if acknowledged < 4 || unsure < 4 {
+		t.Errorf("%d commits were acknowledged, %d not", acknowledged, unsure)
 	}
 }
 

@@ -227,6 +227,8 @@ func TestWithoutEtcdEverythingEndsInTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	commit(t, db, member("c1"))
+	heard := make(chan error, 1)
+	go func() { heard <- db.Superseded(t.Context()) }()
 	if err := s.kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +254,15 @@ func TestWithoutEtcdEverythingEndsInTime(t *testing.T) {
 			t.Errorf("%s took %s", name, took)
 		}
 	}
-	superseded(t, db) // when its lease must have run out, even if it cannot see that
+	select { // when its lease must have run out, even if it cannot see that
+	case err := <-heard:
+		if !errors.Is(err, store.ErrFenced) {
+			t.Errorf("Superseded: %v, want ErrFenced", err)
+		}
+	case <-time.After(patience):
+		t.Error("it goes on without a lease")
+	}
+	superseded(t, db)
 	if err := db.Close(); err == nil || !strings.Contains(err.Error(), "resign") {
 		t.Errorf("Close: %v", err)
 	}
