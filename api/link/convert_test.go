@@ -1,6 +1,7 @@
 package link_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -49,7 +50,7 @@ func resource(r *rand.Rand) linkstate.Resource {
 	switch r.IntN(4) {
 	case 0:
 		v := &federation.VIP{
-			Owner: federation.ExportKey{Cluster: self, Service: service(r)}, Name: pick(r, "n", "local-a-web"), ServiceName: "s",
+			Owner: federation.ExportKey{Cluster: pick(r, self, ""), Service: service(r)}, Name: pick(r, "n", "local-a-web"), ServiceName: "s",
 			Tailnet: pick(r, "", "prod"), Ports: ports(r),
 		}
 		for range r.IntN(3) {
@@ -80,7 +81,7 @@ func FuzzUpdateRoundTrip(f *testing.F) {
 	f.Add(uint64(3), uint64(4))
 	f.Fuzz(func(t *testing.T, seed1, seed2 uint64) {
 		r := rand.New(rand.NewPCG(seed1, seed2))
-		want := linkstate.Update{Epoch: r.Uint64(), Version: r.Uint64(), Full: r.IntN(2) == 0}
+		want := linkstate.Update{Epoch: r.Uint64(), Version: r.Uint64(), Base: r.Uint64(), Full: r.IntN(2) == 0}
 		for range r.IntN(6) {
 			x := resource(r)
 			if !slices.ContainsFunc(want.Upserts, func(o linkstate.Resource) bool { return o.Key() == x.Key() }) { // a key stands once
@@ -108,15 +109,21 @@ func FuzzUpdateRoundTrip(f *testing.F) {
 	})
 }
 
-// FuzzToUpdate reads whatever comes: it must neither panic nor take over what it cannot name.
+// FuzzToUpdate reads whatever comes: it must not panic, must account for every resource, and what it takes over must be
+// what a hub can say: it applies, and it comes back the same when it is sent on.
 func FuzzToUpdate(f *testing.F) {
-	good, err := proto.Marshal(link.FromUpdate(linkstate.Update{Epoch: 1, Version: 1, Upserts: []linkstate.Resource{
-		{Peer: &federation.Peer{Cluster: "c2", Ingress: []netip.AddrPort{netip.MustParseAddrPort("100.64.0.1:9440")}}},
-	}}))
-	if err != nil {
-		f.Fatal(err)
+	r := rand.New(rand.NewPCG(1, 2))
+	var all []linkstate.Resource
+	for range 40 {
+		all = append(all, resource(r))
 	}
-	f.Add(good)
+	for _, u := range []linkstate.Update{{}, {Epoch: 1, Version: 1, Full: true, Upserts: all[:1]}, {Epoch: 1, Version: 9, Base: 2, Upserts: all, Removed: []string{"peer/c2"}}} {
+		wire, err := proto.Marshal(link.FromUpdate(u))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(wire)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var read link.WatchResponse
 		if proto.Unmarshal(data, &read) != nil {
@@ -126,12 +133,52 @@ func FuzzToUpdate(f *testing.F) {
 		if len(u.Upserts)+len(refused) != len(read.GetUpserts()) {
 			t.Errorf("%d upserts and %d refusals of %d", len(u.Upserts), len(refused), len(read.GetUpserts()))
 		}
-		for _, r := range u.Upserts {
-			if r.Key() == "" {
-				t.Error("a resource without a key was taken over")
-			}
+		if _, err := linkstate.Restore(u.Epoch, u.Version, u.Upserts); err != nil {
+			t.Errorf("what was taken over is no state: %v", err)
+		}
+		wire, err := proto.Marshal(link.FromUpdate(u))
+		var again link.WatchResponse
+		if err := errors.Join(err, proto.Unmarshal(wire, &again)); err != nil {
+			t.Fatal(err)
+		}
+		sent, refused := link.ToUpdate(self, &again)
+		if len(refused) > 0 {
+			t.Errorf("refused what was taken over before: %v", refused)
+		}
+		if d := cmp.Diff(u, sent, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})); d != "" {
+			t.Errorf("sent on (-before +after)\n%s", d)
 		}
 	})
+}
+
+// TestMessagesOfBefore reads what a hub of before the federated VIPs sends: it says nothing of them and has no base.
+func TestMessagesOfBefore(t *testing.T) {
+	u, refused := link.ToUpdate(self, &link.WatchResponse{Epoch: 1, Version: 2, Upserts: []*link.Resource{{
+		Key: "vip/Service/a/web", Object: &link.Resource_Vip{Vip: &link.MemberVIP{Service: &link.ServiceID{Kind: "Service", Namespace: "a", Name: "web"}}},
+	}}})
+	if len(refused) > 0 || len(u.Upserts) != 1 || u.Upserts[0].VIP.Owner.Cluster != self {
+		t.Fatalf("refused %v, took %v: want the cluster's own VIP", refused, u.Upserts)
+	}
+	state, err := linkstate.Restore(1, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state, _, err = state.Apply(u); err != nil || state.Version() != 2 {
+		t.Errorf("version %d, %v", state.Version(), err)
+	}
+}
+
+func TestTheFirstOfTwoCounts(t *testing.T) {
+	n := func(message string) *link.Resource {
+		return &link.Resource{Key: "notice/a", Object: &link.Resource_Notice{Notice: &link.Notice{Subject: "a", Message: message}}}
+	}
+	u, refused := link.ToUpdate(self, &link.WatchResponse{Full: true, Upserts: []*link.Resource{n("1"), n("2")}})
+	if len(u.Upserts) != 1 || u.Upserts[0].Notice.Message != "1" {
+		t.Errorf("took %v", u.Upserts)
+	}
+	if len(refused) != 1 || refused[0].GetKey() != "notice/a" || !strings.Contains(refused[0].GetReason(), "twice") {
+		t.Errorf("refused %v", refused)
+	}
 }
 
 func TestBadResourcesAreRefusedByName(t *testing.T) {
@@ -147,6 +194,8 @@ func TestBadResourcesAreRefusedByName(t *testing.T) {
 	}{
 		"unknown-kind":  {&link.Resource{Key: "future/x"}, "does not know"},
 		"key-of-others": {&link.Resource{Key: "notice/b", Object: &link.Resource_Notice{Notice: &link.Notice{Subject: "a"}}}, `"notice/a"`},
+		"member-vip-as-federated": {&link.Resource{Key: "vip/Service/a/web", Object: &link.Resource_Vip{Vip: &link.MemberVIP{Service: web, Federated: true}}},
+			`"federated/Service/a/web"`},
 		"no-service":    {&link.Resource{Key: "vip/", Object: &link.Resource_Vip{Vip: &link.MemberVIP{}}}, "service id"},
 		"bad-cluster":   {set(&link.Endpoint{Cluster: "C 2", Addr: []byte{1, 2, 3, 4}}), "invalid cluster id"},
 		"short-address": {set(&link.Endpoint{Cluster: "c2", Addr: []byte{1, 2}}), "2 bytes"},

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/stats"
 
@@ -63,7 +64,7 @@ func TestWatchIsCompressedForWhoCanReadIt(t *testing.T) {
 		want string
 	}{
 		"a-spoke-of-today":    {nil, link.Compression},
-		"a-spoke-that-cannot": {[]grpc.CallOption{experimental.AcceptCompressors()}, ""},
+		"a-spoke-that-cannot": {[]grpc.CallOption{experimental.AcceptCompressors(gzip.Name)}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := start(t, 50*time.Millisecond)

@@ -136,13 +136,19 @@ type bed struct {
 	*link.Client
 }
 
-// start runs a client against a fake hub until the test ends.
+// start runs a client against a fake hub until the test ends. Its heartbeat is short: a test that waits for a stall waits
+// but a moment.
 func start(t *testing.T, join func() error) *bed {
+	return startWithHeartbeat(t, join, 50*time.Millisecond)
+}
+
+func startWithHeartbeat(t *testing.T, join func() error, heartbeat time.Duration) *bed {
 	t.Helper()
 	b := &bed{
 		t: t, spoke: newFakeSpoke(),
 		hub: &fakeHub{
-			join: join, watches: make(chan *api.WatchRequest, 100), send: make(chan *api.WatchResponse), reports: make(chan *api.ReportRequest), beat: 50,
+			join: join, watches: make(chan *api.WatchRequest, 100), send: make(chan *api.WatchResponse), reports: make(chan *api.ReportRequest),
+			beat: uint32(heartbeat.Milliseconds()),
 		},
 	}
 	ln := bufconn.Listen(1 << 20)
@@ -297,8 +303,24 @@ func TestOlderHubIsNotBelieved(t *testing.T) {
 	}
 }
 
-func TestReports(t *testing.T) {
+func TestWhatDoesNotFollowIsAskedForAnew(t *testing.T) {
 	b := start(t, accept)
+	receive(t, "watch", b.hub.watches)
+	give(t, "update", b.hub.send, &api.WatchResponse{Epoch: 7, Version: 3, Full: true})
+	give(t, "update after a gap", b.hub.send, &api.WatchResponse{Epoch: 7, Version: 9, Base: 8, Upserts: []*api.Resource{notice("notice/a", "a")}})
+	if r := receive(t, "watch after the gap", b.hub.watches); r.GetEpoch() != 7 || r.GetVersion() != 0 {
+		t.Errorf("goes on from %d/%d, want everything of epoch 7", r.GetEpoch(), r.GetVersion())
+	}
+	give(t, "full update", b.hub.send, &api.WatchResponse{Epoch: 7, Version: 9, Full: true, Upserts: []*api.Resource{notice("notice/a", "a")}})
+	// Then the hub falls silent, and the spoke goes on from where it is.
+	if r := receive(t, "watch after the silence", b.hub.watches); r.GetEpoch() != 7 || r.GetVersion() != 9 {
+		t.Errorf("goes on from %d/%d, want 7/9", r.GetEpoch(), r.GetVersion())
+	}
+}
+
+func TestReports(t *testing.T) {
+	// Long enough that a busy machine makes no stall of it: a stream opened anew says everything again.
+	b := startWithHeartbeat(t, accept, 400*time.Millisecond)
 	receive(t, "watch", b.hub.watches)
 	stop := make(chan struct{})
 	defer close(stop)

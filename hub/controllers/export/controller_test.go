@@ -161,7 +161,7 @@ func (f *fixture) testListeners(t *testing.T) {
 	slice := newSlice("envoy", "envoy-1", "10.0.1.1")
 	envoy.Namespace, slice.Namespace = "envoy-gateway-system", "envoy-gateway-system"
 	f.create(t, envoy, slice)
-	listener.Ready = 1
+	listener.Ready, listener.Desired = 1, 1
 	f.sink.await(t, exported(webKey, 0), exported(apiKey, 0), listener)
 	f.delete(t, gw)
 	f.sink.await(t, exported(webKey, 0), exported(apiKey, 0))
@@ -187,7 +187,7 @@ func (f *fixture) testDeletedWhileAway(t *testing.T) {
 
 func exported(k federation.ExportKey, ready int) federation.Export {
 	return federation.Export{
-		Key: k, Tailnet: "prod", TailnetRef: "prod-tailnet", Ready: ready, Ports: []federation.Port{{Name: "http", Port: 80, Protocol: federation.TCP}},
+		Key: k, Tailnet: "prod", TailnetRef: "prod-tailnet", Ready: ready, Desired: ready, Ports: []federation.Port{{Name: "http", Port: 80, Protocol: federation.TCP}},
 	}
 }
 

@@ -62,7 +62,8 @@ func (d *DB) settle(ctx context.Context) error {
 	if !d.litter {
 		return nil
 	}
-	if err := d.write(ctx, clientv3.OpDelete(d.keys.parts(), clientv3.WithPrefix())); err != nil {
+	// With a new head, so that a request that would still name those parts, or write more of them, comes too late.
+	if err := d.step(ctx, d.head, clientv3.OpDelete(d.keys.parts(), clientv3.WithPrefix())); err != nil {
 		return fmt.Errorf("drop the parts of a batch that was given up: %w", err)
 	}
 	d.litter = false

@@ -2,6 +2,7 @@ package etcd_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -93,7 +94,7 @@ func matches(t *testing.T, db *etcd.DB, batches []ledger.Batch) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	records, err := db.Journal(t.Context(), 0, 1000, federation.ServiceID{})
+	records, err := db.Journal(t.Context(), 0, 1<<20, federation.ServiceID{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -373,5 +374,52 @@ func TestEveryBatchIsStoredOnceInBadWeather(t *testing.T) {
 		if !matches(t, db, all) {
 			t.Fatalf("step %d: the store is not what was committed", i)
 		}
+	}
+}
+
+// TestALateHeadNamesNoDroppedParts gives a big batch up when all of its parts are written and the head that names them is
+// still on its way. It arrives as soon as the next commit has changed anything.
+func TestALateHeadNamesNoDroppedParts(t *testing.T) {
+	var late []func()
+	given, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	waiting := false
+	o := shared.options(t).Through(func(next etcd.Requests) etcd.Requests {
+		return etcd.Do(func(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, error) {
+			_, changes, _ := op.Txn()
+			switch {
+			case len(changes) == 0 || strings.Contains(string(changes[0].KeyBytes()), "/wal/") && !changes[0].IsDelete():
+				return next.Do(ctx, op)
+			case waiting: // it puts the head
+				late = append(late, func() { _, _ = next.Do(context.WithoutCancel(ctx), op) }) // nobody waits for the answer
+				cancel()
+				return clientv3.OpResponse{}, context.DeadlineExceeded
+			}
+			resp, err := next.Do(ctx, op)
+			for _, deliver := range late {
+				deliver()
+			}
+			late = nil
+			return resp, err
+		})
+	})
+	batches := history()
+	db := open(t, o)
+	if err := db.Commit(t.Context(), batches[0]); err != nil {
+		t.Fatal(err)
+	}
+	waiting = true
+	if err := db.Commit(given, batches[2]); !errors.Is(err, context.Canceled) {
+		t.Fatalf("a commit without an answer: %v", err)
+	}
+	waiting = false
+	if err := db.Commit(t.Context(), batches[3]); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if !matches(t, db, []ledger.Batch{batches[0], batches[3]}) {
+		t.Error("the store is not what was committed")
 	}
 }

@@ -100,8 +100,11 @@ func readPassword(o Options) (string, error) {
 
 // LoadTLS returns how to speak to etcd: authority is a PEM file with those whose certificates are believed, empty for the
 // system's; certificate and key are PEM files of this hub's own certificate, both empty for none. They are read again for
-// every connection, so that one that is about to expire can be replaced.
+// every connection, so that one that is about to expire can be replaced. Of no files it returns nil, the default.
 func LoadTLS(authority, certificate, key string) (*tls.Config, error) {
+	if authority == "" && certificate == "" && key == "" {
+		return nil, nil
+	}
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if authority != "" {
 		pem, err := os.ReadFile(authority)

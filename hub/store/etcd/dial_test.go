@@ -189,6 +189,16 @@ func addUser(t *testing.T, config clientv3.Config, name, password, prefix string
 	}
 }
 
+func TestWithoutFilesTLSIsTheDefault(t *testing.T) {
+	secure, err := etcd.LoadTLS("", "", "")
+	if err != nil || secure != nil {
+		t.Fatalf("LoadTLS: %v, err %v", secure, err)
+	}
+	o := shared.options(t) // which is http
+	o.TLS = secure
+	open(t, o)
+}
+
 func TestBadCertificatesAreRefused(t *testing.T) {
 	a := newAuthority(t)
 	if err := os.WriteFile(a.file("text"), []byte("no PEM"), 0o600); err != nil {

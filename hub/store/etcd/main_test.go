@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -158,9 +160,17 @@ func (s *server) client(t testing.TB) *clientv3.Client {
 	return c
 }
 
-// options are those of a store under the test's own prefix.
+// runs has a number for each run of a test: with -count, a name comes more than once.
+var (
+	runs sync.Map
+	last atomic.Int64
+)
+
+// options are those of a store under a prefix of this run of the test.
 func (s *server) options(t testing.TB) etcd.Options {
-	return etcd.Options{Endpoints: []string{s.url}, Prefix: "/" + strings.ReplaceAll(t.Name(), "/", "-"), Identity: "hub-a", LeaseTTL: time.Minute}
+	run, _ := runs.LoadOrStore(t, last.Add(1))
+	prefix := fmt.Sprintf("/%s-%d", strings.ReplaceAll(t.Name(), "/", "-"), run)
+	return etcd.Options{Endpoints: []string{s.url}, Prefix: prefix, Identity: "hub-a", LeaseTTL: time.Minute}
 }
 
 // open opens a store, which is checked and closed with the test.
