@@ -10,7 +10,6 @@ import (
 
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/federation/endpoints"
-	"github.com/tailgate-project/tailgate/federation/failover"
 	"github.com/tailgate-project/tailgate/federation/linkstate"
 )
 
@@ -121,23 +120,13 @@ func (s *Spoke) settleSet(id federation.ServiceID, now time.Time) {
 	}
 }
 
-// ownView puts what the cluster knows of its own export over what the hub said of it: pods that are gone are gone at
-// once, and pods that are back need no hub either.
+// ownView puts what the cluster knows of its own export over what the hub said of it.
 func (s *Spoke) ownView(set federation.EndpointSet) federation.EndpointSet {
-	i := slices.IndexFunc(set.Endpoints, func(e federation.Endpoint) bool { return e.Cluster == s.cfg.Cluster })
 	port, ok := routedPort(set)
-	if i < 0 || !ok {
+	if !ok {
 		return set
 	}
-	ready := len(s.local.behind(set.Service).ready(port, federation.TCP)) > 0
-	set.Endpoints = slices.Clone(set.Endpoints)
-	switch e := &set.Endpoints[i]; {
-	case !ready:
-		e.Health, e.Reason = federation.Unhealthy, string(failover.NoReadyEndpoints)
-	case e.Reason == string(failover.NoReadyEndpoints):
-		e.Health, e.Reason = federation.Healthy, string(failover.Serving)
-	}
-	return set
+	return endpoints.Own(set, s.cfg.Cluster, len(s.local.behind(set.Service).ready(port, federation.TCP)) > 0)
 }
 
 // settleIngress publishes the VIPs to host with their ready endpoints: those of the own exports, and the federated ones

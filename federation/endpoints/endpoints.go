@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/failover"
 	"github.com/tailgate-project/tailgate/federation/policy"
 )
 
@@ -106,6 +107,23 @@ func Build(c Consumer, id federation.ServiceID, p *policy.Policy, candidates []C
 		}
 	}
 	failOpen(set.Endpoints)
+	return set
+}
+
+// Own puts what a consumer knows of its own export over what the hub said of it: endpoints that are gone are gone at
+// once, and those that are back need no hub either. A set without an export of the cluster stays as it is.
+func Own(set federation.EndpointSet, cluster federation.ClusterID, ready bool) federation.EndpointSet {
+	i := slices.IndexFunc(set.Endpoints, func(e federation.Endpoint) bool { return e.Cluster == cluster })
+	if i < 0 {
+		return set
+	}
+	set.Endpoints = slices.Clone(set.Endpoints)
+	switch e := &set.Endpoints[i]; {
+	case !ready:
+		e.Health, e.Reason = federation.Unhealthy, string(failover.NoReadyEndpoints)
+	case e.Reason == string(failover.NoReadyEndpoints):
+		e.Health, e.Reason = federation.Healthy, string(failover.Serving)
+	}
 	return set
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/federation/endpoints"
+	"github.com/tailgate-project/tailgate/federation/failover"
 )
 
 const h, d, u = federation.Healthy, federation.Degraded, federation.Unhealthy
@@ -75,6 +76,34 @@ func TestOverlay(t *testing.T) {
 				t.Errorf("(-want +got)\n%s", d)
 			}
 			if d := cmp.Diff(before, tc.in.Endpoints, cmpopts.EquateComparable(netip.Addr{})); d != "" {
+				t.Errorf("the argument was changed:\n%s", d)
+			}
+		})
+	}
+}
+
+func TestOwn(t *testing.T) {
+	gone, serving := string(failover.NoReadyEndpoints), string(failover.Serving)
+	for name, tc := range map[string]struct {
+		cluster federation.ClusterID
+		ready   bool
+		in      federation.Endpoint // that of c1
+		want    federation.Endpoint
+	}{
+		"gone":                         {"c1", false, federation.Endpoint{Cluster: "c1", Health: h, Reason: serving}, federation.Endpoint{Cluster: "c1", Health: u, Reason: gone}},
+		"back":                         {"c1", true, federation.Endpoint{Cluster: "c1", Health: u, Reason: gone}, federation.Endpoint{Cluster: "c1", Health: h, Reason: serving}},
+		"there-and-drained-stays-that": {"c1", true, federation.Endpoint{Cluster: "c1", Health: u, Reason: "Drained"}, federation.Endpoint{Cluster: "c1", Health: u, Reason: "Drained"}},
+		"of-another-cluster":           {"c9", false, federation.Endpoint{Cluster: "c1", Health: h}, federation.Endpoint{Cluster: "c1", Health: h}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set := federation.EndpointSet{Consumer: tc.cluster, Service: webapp, Endpoints: []federation.Endpoint{tc.in, {Cluster: "c2", Health: h}}}
+			before := slices.Clone(set.Endpoints)
+			got := endpoints.Own(set, tc.cluster, tc.ready)
+			equate := cmpopts.EquateComparable(netip.Addr{})
+			if d := cmp.Diff([]federation.Endpoint{tc.want, {Cluster: "c2", Health: h}}, got.Endpoints, equate); d != "" {
+				t.Errorf("(-want +got)\n%s", d)
+			}
+			if d := cmp.Diff(before, set.Endpoints, equate); d != "" {
 				t.Errorf("the argument was changed:\n%s", d)
 			}
 		})

@@ -219,14 +219,13 @@ type observed struct {
 
 // client is the spoke's end of the link.
 type client struct {
-	s              *spoke
-	conn           *conn
-	tries, attempt int
+	s       *spoke
+	conn    *conn
+	attempt int
 	// What has been reported on this connection.
 	interest *federation.Interest
 	hosts    []ledger.Host
 	seen     map[federation.Target]time.Time
-	silentAt time.Duration
 }
 
 // abandon ends the connection as it ends with the spoke.
@@ -246,6 +245,7 @@ func (l *client) connect() {
 	}
 	l.attempt++
 	attempt := l.attempt
+	s.receiver.Begin(s.clock())
 	answered := func(then func()) func() {
 		return func() {
 			if l.attempt == attempt && l.conn == nil {
@@ -272,9 +272,10 @@ func (l *client) joined(h *hub, life int) {
 	}
 	l.conn, l.interest, l.hosts, l.seen = c, nil, nil, map[federation.Target]time.Time{}
 	s.note("link", "joined", h.name)
+	s.receiver.Joined(heartbeat, s.clock())
 	epoch, version := s.receiver.position()
 	c.up.send(func() { h.server.open(c, epoch, version) })
-	l.heard()
+	l.watchSilence()
 	l.report()
 	l.beat(c)
 }
@@ -289,12 +290,15 @@ func (l *client) beat(c *conn) {
 	})
 }
 
-// heard puts off the moment at which the hub counts as silent.
-func (l *client) heard() {
-	c := l.conn
-	l.silentAt = l.s.w.now + l.s.receiver.silence()
-	l.s.w.push(l.silentAt, &l.s.party, func() {
-		if l.conn == c && l.silentAt <= l.s.w.now {
+// watchSilence closes the connection when the hub counts as silent, unless it is heard of before.
+func (l *client) watchSilence() {
+	c, s := l.conn, l.s
+	at, ok := s.receiver.Deadline()
+	if !ok {
+		return
+	}
+	s.w.push(max(s.w.wake(&s.party, at), s.w.now+time.Millisecond), &s.party, func() {
+		if now, ok := s.receiver.Deadline(); l.conn == c && ok && now.Equal(at) {
 			l.close("the hub was silent")
 		}
 	})
@@ -305,8 +309,8 @@ func (l *client) update(c *conn, u linkstate.Update) {
 	if l.conn != c {
 		return
 	}
-	l.heard()
-	l.tries = 0
+	l.s.receiver.Heard(l.s.clock())
+	l.watchSilence()
 	err := l.s.apply(u)
 	switch {
 	case errors.Is(err, linkstate.ErrOldEpoch):
@@ -344,8 +348,8 @@ func (l *client) close(why string) {
 // again connects once more, after a pause that grows.
 func (l *client) again() {
 	l.attempt++
-	pause := l.s.receiver.backoff(l.tries)
-	l.tries++
+	jitter := l.s.w.net.path(l.s.name, adminAPI).rng.Float64()
+	pause := l.s.receiver.Ended(l.s.clock(), jitter)
 	attempt := l.attempt
 	l.s.later(pause, func() {
 		if l.attempt == attempt && l.conn == nil {

@@ -1,13 +1,12 @@
 package sim
 
 import (
-	"time"
-
 	"github.com/tailgate-project/tailgate/federation/linkstate"
 )
 
-// receiver is a spoke's linkstate with the seam at which a test takes the fence down.
+// receiver is a spoke's end of the link as the product has it, with the seam at which a test takes the fence down.
 type receiver struct {
+	linkstate.Receiver
 	s     *spoke
 	known linkstate.State
 }
@@ -17,15 +16,9 @@ func newReceiver(s *spoke, known linkstate.State) receiver { return receiver{s: 
 // state is what the spoke knows.
 func (r *receiver) state() linkstate.State { return r.known }
 
-// position is where the spoke is: what it asks the hub to go on from.
-func (r *receiver) position() (epoch, version uint64) { return r.known.Epoch(), r.known.Version() }
-
-// silence is after how long without a word the hub counts as lost, and backoff how long a spoke then waits before it tries
-// again: the numbers are those of package spoke/link, without the jitter.
-func (r *receiver) silence() time.Duration { return 3 * heartbeat }
-
-func (r *receiver) backoff(tries int) time.Duration {
-	return min(100*time.Millisecond<<min(tries, 10), 5*time.Second)
+// position is what the spoke asks the hub to go on from.
+func (r *receiver) position() (epoch, version uint64) {
+	return r.Position(r.known.Epoch(), r.known.Version())
 }
 
 // apply takes an update and returns the keys of what it changed. A refused one changes nothing.
@@ -35,6 +28,7 @@ func (r *receiver) apply(u linkstate.Update) ([]string, error) {
 		known = linkstate.State{}
 	}
 	next, changed, err := known.Apply(u)
+	r.Took(u, err)
 	if err == nil {
 		r.known = next
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/federation/endpoints"
-	"github.com/tailgate-project/tailgate/federation/failover"
 	"github.com/tailgate-project/tailgate/federation/linkstate"
 	"github.com/tailgate-project/tailgate/federation/probes"
 )
@@ -204,18 +203,10 @@ func (s *spoke) settle(id federation.ServiceID) {
 
 // ownView puts what the cluster knows of its own export over what the hub says of it.
 func (s *spoke) ownView(set federation.EndpointSet) federation.EndpointSet {
-	i := slices.IndexFunc(set.Endpoints, func(e federation.Endpoint) bool { return e.Cluster == s.c.Cluster })
-	if i < 0 || s.local == nil {
+	if s.local == nil {
 		return set
 	}
-	set.Endpoints = slices.Clone(set.Endpoints)
-	switch e := &set.Endpoints[i]; {
-	case !s.local[set.Service]:
-		e.Health, e.Reason = federation.Unhealthy, string(failover.NoReadyEndpoints)
-	case e.Reason == string(failover.NoReadyEndpoints):
-		e.Health, e.Reason = federation.Healthy, string(failover.Serving)
-	}
-	return set
+	return endpoints.Own(set, s.c.Cluster, s.local[set.Service])
 }
 
 // settleProxies tells the proxies which VIPs to host and what to probe.
