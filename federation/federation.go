@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -120,16 +121,68 @@ const (
 	UDP Protocol = "UDP"
 )
 
+// AppProtocol is what is spoken over a TCP port, as far as whoever sends requests there must know.
+type AppProtocol uint8
+
+// The application protocols. An unknown one is taken for HTTP/1.1 where requests are sent.
+const (
+	AppUnknown AppProtocol = iota
+	// AppHTTP is HTTP/1.1, also with an upgrade to WebSocket.
+	AppHTTP
+	// AppH2C is HTTP/2 without TLS, as gRPC mostly is.
+	AppH2C
+	// AppHTTPS is HTTP over TLS, in the version that both ends agree on.
+	AppHTTPS
+	// AppGRPCS is HTTP/2 over TLS.
+	AppGRPCS
+	// AppTLS is anything else over TLS, AppTCP anything else: there are no requests in it that could be routed.
+	AppTLS
+	AppTCP
+)
+
+// appProtocols are the names that users write.
+var appProtocols = []string{"", "http", "h2c", "https", "grpcs", "tls", "tcp"}
+
+// String returns the name that users write, nothing for AppUnknown.
+func (a AppProtocol) String() string {
+	if int(a) < len(appProtocols) {
+		return appProtocols[a]
+	}
+	return "AppProtocol(" + strconv.Itoa(int(a)) + ")"
+}
+
+// ParseAppProtocol reads the appProtocol of a Service's port or the beginning of its name up to a dash, as Kubernetes,
+// the Gateway API and the meshes have them: http, http2, h2c, grpc, https, grpcs, ws, wss, tls, tcp, with or without
+// kubernetes.io/ before. Case does not matter. Of a name that it does not know it returns AppUnknown.
+func ParseAppProtocol(name string) AppProtocol {
+	switch strings.TrimPrefix(strings.ToLower(name), "kubernetes.io/") {
+	case "http", "http1", "ws":
+		return AppHTTP
+	case "h2c", "http2", "grpc":
+		return AppH2C
+	case "https", "wss":
+		return AppHTTPS
+	case "grpcs":
+		return AppGRPCS
+	case "tls":
+		return AppTLS
+	case "tcp":
+		return AppTCP
+	}
+	return AppUnknown
+}
+
 // Port is a port that an export offers on its VIP.
 type Port struct {
 	Name     string
 	Port     uint16
+	App      AppProtocol
 	Protocol Protocol
 }
 
-// Compare orders ports by number, protocol and name.
+// Compare orders ports by number, protocol, name and application protocol.
 func (p Port) Compare(o Port) int {
-	return cmp.Or(cmp.Compare(p.Port, o.Port), cmp.Compare(p.Protocol, o.Protocol), cmp.Compare(p.Name, o.Name))
+	return cmp.Or(cmp.Compare(p.Port, o.Port), cmp.Compare(p.Protocol, o.Protocol), cmp.Compare(p.Name, o.Name), cmp.Compare(p.App, o.App))
 }
 
 // Export is what a member offers to the federation, as its API server tells: the control view.

@@ -72,3 +72,34 @@ func TestHealthText(t *testing.T) {
 		t.Error("an unknown health was read without an error")
 	}
 }
+
+func TestParseAppProtocol(t *testing.T) {
+	for name, want := range map[string]federation.AppProtocol{
+		"":                      federation.AppUnknown,
+		"http":                  federation.AppHTTP,
+		"HTTP":                  federation.AppHTTP,
+		"kubernetes.io/ws":      federation.AppHTTP,
+		"kubernetes.io/h2c":     federation.AppH2C,
+		"grpc":                  federation.AppH2C,
+		"http2":                 federation.AppH2C,
+		"https":                 federation.AppHTTPS,
+		"kubernetes.io/wss":     federation.AppHTTPS,
+		"grpcs":                 federation.AppGRPCS,
+		"tls":                   federation.AppTLS,
+		"tcp":                   federation.AppTCP,
+		"mysql":                 federation.AppUnknown,
+		"example.com/my-custom": federation.AppUnknown,
+	} {
+		if got := federation.ParseAppProtocol(name); got != want {
+			t.Errorf("%q is %q, want %q", name, got, want)
+		}
+	}
+	for a := federation.AppUnknown; a <= federation.AppTCP; a++ {
+		if got := federation.ParseAppProtocol(a.String()); got != a {
+			t.Errorf("%q comes back as %q", a, got)
+		}
+	}
+	if s := federation.AppProtocol(99).String(); s != "AppProtocol(99)" {
+		t.Errorf("an unknown one is called %q", s)
+	}
+}

@@ -192,7 +192,7 @@ func toAddr(b []byte) (netip.Addr, error) {
 func fromPorts(ports []federation.Port) []*Port {
 	var out []*Port
 	for _, p := range ports {
-		out = append(out, &Port{Name: p.Name, Port: uint32(p.Port), Protocol: string(p.Protocol)})
+		out = append(out, &Port{Name: p.Name, Port: uint32(p.Port), Protocol: string(p.Protocol), App: p.App.String()})
 	}
 	return out
 }
@@ -204,7 +204,7 @@ func toPorts(ports []*Port) ([]federation.Port, error) {
 		if p.GetPort() == 0 || p.GetPort() > math.MaxUint16 || (proto != federation.TCP && proto != federation.UDP) {
 			return nil, fmt.Errorf("port %d/%s: want 1 to 65535 and TCP or UDP", p.GetPort(), p.GetProtocol())
 		}
-		out = append(out, federation.Port{Name: p.GetName(), Port: uint16(p.GetPort()), Protocol: proto})
+		out = append(out, federation.Port{Name: p.GetName(), Port: uint16(p.GetPort()), Protocol: proto, App: federation.ParseAppProtocol(p.GetApp())})
 	}
 	return out, nil
 }

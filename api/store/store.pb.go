@@ -126,6 +126,67 @@ func (Protocol) EnumDescriptor() ([]byte, []int) {
 	return file_api_store_store_proto_rawDescGZIP(), []int{1}
 }
 
+type AppProtocol int32
+
+const (
+	AppProtocol_APP_PROTOCOL_UNSPECIFIED AppProtocol = 0
+	AppProtocol_APP_PROTOCOL_HTTP        AppProtocol = 1
+	AppProtocol_APP_PROTOCOL_H2C         AppProtocol = 2
+	AppProtocol_APP_PROTOCOL_HTTPS       AppProtocol = 3
+	AppProtocol_APP_PROTOCOL_GRPCS       AppProtocol = 4
+	AppProtocol_APP_PROTOCOL_TLS         AppProtocol = 5
+	AppProtocol_APP_PROTOCOL_TCP         AppProtocol = 6
+)
+
+// Enum value maps for AppProtocol.
+var (
+	AppProtocol_name = map[int32]string{
+		0: "APP_PROTOCOL_UNSPECIFIED",
+		1: "APP_PROTOCOL_HTTP",
+		2: "APP_PROTOCOL_H2C",
+		3: "APP_PROTOCOL_HTTPS",
+		4: "APP_PROTOCOL_GRPCS",
+		5: "APP_PROTOCOL_TLS",
+		6: "APP_PROTOCOL_TCP",
+	}
+	AppProtocol_value = map[string]int32{
+		"APP_PROTOCOL_UNSPECIFIED": 0,
+		"APP_PROTOCOL_HTTP":        1,
+		"APP_PROTOCOL_H2C":         2,
+		"APP_PROTOCOL_HTTPS":       3,
+		"APP_PROTOCOL_GRPCS":       4,
+		"APP_PROTOCOL_TLS":         5,
+		"APP_PROTOCOL_TCP":         6,
+	}
+)
+
+func (x AppProtocol) Enum() *AppProtocol {
+	p := new(AppProtocol)
+	*p = x
+	return p
+}
+
+func (x AppProtocol) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AppProtocol) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_store_store_proto_enumTypes[2].Descriptor()
+}
+
+func (AppProtocol) Type() protoreflect.EnumType {
+	return &file_api_store_store_proto_enumTypes[2]
+}
+
+func (x AppProtocol) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AppProtocol.Descriptor instead.
+func (AppProtocol) EnumDescriptor() ([]byte, []int) {
+	return file_api_store_store_proto_rawDescGZIP(), []int{2}
+}
+
 type Health int32
 
 const (
@@ -159,11 +220,11 @@ func (x Health) String() string {
 }
 
 func (Health) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_store_store_proto_enumTypes[2].Descriptor()
+	return file_api_store_store_proto_enumTypes[3].Descriptor()
 }
 
 func (Health) Type() protoreflect.EnumType {
-	return &file_api_store_store_proto_enumTypes[2]
+	return &file_api_store_store_proto_enumTypes[3]
 }
 
 func (x Health) Number() protoreflect.EnumNumber {
@@ -172,7 +233,7 @@ func (x Health) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Health.Descriptor instead.
 func (Health) EnumDescriptor() ([]byte, []int) {
-	return file_api_store_store_proto_rawDescGZIP(), []int{2}
+	return file_api_store_store_proto_rawDescGZIP(), []int{3}
 }
 
 type Mode int32
@@ -211,11 +272,11 @@ func (x Mode) String() string {
 }
 
 func (Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_store_store_proto_enumTypes[3].Descriptor()
+	return file_api_store_store_proto_enumTypes[4].Descriptor()
 }
 
 func (Mode) Type() protoreflect.EnumType {
-	return &file_api_store_store_proto_enumTypes[3]
+	return &file_api_store_store_proto_enumTypes[4]
 }
 
 func (x Mode) Number() protoreflect.EnumNumber {
@@ -224,7 +285,7 @@ func (x Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mode.Descriptor instead.
 func (Mode) EnumDescriptor() ([]byte, []int) {
-	return file_api_store_store_proto_rawDescGZIP(), []int{3}
+	return file_api_store_store_proto_rawDescGZIP(), []int{4}
 }
 
 type Service struct {
@@ -292,6 +353,7 @@ type Port struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
 	Protocol      Protocol               `protobuf:"varint,3,opt,name=protocol,proto3,enum=tailgate.store.v2.Protocol" json:"protocol,omitempty"`
+	App           AppProtocol            `protobuf:"varint,4,opt,name=app,proto3,enum=tailgate.store.v2.AppProtocol" json:"app,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -345,6 +407,13 @@ func (x *Port) GetProtocol() Protocol {
 		return x.Protocol
 	}
 	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *Port) GetApp() AppProtocol {
+	if x != nil {
+		return x.App
+	}
+	return AppProtocol_APP_PROTOCOL_UNSPECIFIED
 }
 
 // VIP is an entry of the registry. Its key is service_name.
@@ -1879,11 +1948,12 @@ const file_api_store_store_proto_rawDesc = "" +
 	"\aService\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.tailgate.store.v2.KindR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"g\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\x99\x01\n" +
 	"\x04Port\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x127\n" +
-	"\bprotocol\x18\x03 \x01(\x0e2\x1b.tailgate.store.v2.ProtocolR\bprotocol\"\x92\x03\n" +
+	"\bprotocol\x18\x03 \x01(\x0e2\x1b.tailgate.store.v2.ProtocolR\bprotocol\x120\n" +
+	"\x03app\x18\x04 \x01(\x0e2\x1e.tailgate.store.v2.AppProtocolR\x03app\"\x92\x03\n" +
 	"\x03VIP\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12+\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x17.tailgate.store.v2.KindR\x04kind\x12\x1c\n" +
@@ -2030,7 +2100,15 @@ const file_api_store_store_proto_rawDesc = "" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPROTOCOL_TCP\x10\x01\x12\x10\n" +
-	"\fPROTOCOL_UDP\x10\x02*G\n" +
+	"\fPROTOCOL_UDP\x10\x02*\xb4\x01\n" +
+	"\vAppProtocol\x12\x1c\n" +
+	"\x18APP_PROTOCOL_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11APP_PROTOCOL_HTTP\x10\x01\x12\x14\n" +
+	"\x10APP_PROTOCOL_H2C\x10\x02\x12\x16\n" +
+	"\x12APP_PROTOCOL_HTTPS\x10\x03\x12\x16\n" +
+	"\x12APP_PROTOCOL_GRPCS\x10\x04\x12\x14\n" +
+	"\x10APP_PROTOCOL_TLS\x10\x05\x12\x14\n" +
+	"\x10APP_PROTOCOL_TCP\x10\x06*G\n" +
 	"\x06Health\x12\x12\n" +
 	"\x0eHEALTH_HEALTHY\x10\x00\x12\x13\n" +
 	"\x0fHEALTH_DEGRADED\x10\x01\x12\x14\n" +
@@ -2054,67 +2132,69 @@ func file_api_store_store_proto_rawDescGZIP() []byte {
 	return file_api_store_store_proto_rawDescData
 }
 
-var file_api_store_store_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_api_store_store_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_api_store_store_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_api_store_store_proto_goTypes = []any{
 	(Kind)(0),        // 0: tailgate.store.v2.Kind
 	(Protocol)(0),    // 1: tailgate.store.v2.Protocol
-	(Health)(0),      // 2: tailgate.store.v2.Health
-	(Mode)(0),        // 3: tailgate.store.v2.Mode
-	(*Service)(nil),  // 4: tailgate.store.v2.Service
-	(*Port)(nil),     // 5: tailgate.store.v2.Port
-	(*VIP)(nil),      // 6: tailgate.store.v2.VIP
-	(*Export)(nil),   // 7: tailgate.store.v2.Export
-	(*Cluster)(nil),  // 8: tailgate.store.v2.Cluster
-	(*Subject)(nil),  // 9: tailgate.store.v2.Subject
-	(*Cell)(nil),     // 10: tailgate.store.v2.Cell
-	(*Member)(nil),   // 11: tailgate.store.v2.Member
-	(*Host)(nil),     // 12: tailgate.store.v2.Host
-	(*Policy)(nil),   // 13: tailgate.store.v2.Policy
-	(*Place)(nil),    // 14: tailgate.store.v2.Place
-	(*Weight)(nil),   // 15: tailgate.store.v2.Weight
-	(*Times)(nil),    // 16: tailgate.store.v2.Times
-	(*Decision)(nil), // 17: tailgate.store.v2.Decision
-	(*Inputs)(nil),   // 18: tailgate.store.v2.Inputs
-	(*Votes)(nil),    // 19: tailgate.store.v2.Votes
-	(*Frame)(nil),    // 20: tailgate.store.v2.Frame
-	(*Header)(nil),   // 21: tailgate.store.v2.Header
-	(*Object)(nil),   // 22: tailgate.store.v2.Object
-	(*End)(nil),      // 23: tailgate.store.v2.End
+	(AppProtocol)(0), // 2: tailgate.store.v2.AppProtocol
+	(Health)(0),      // 3: tailgate.store.v2.Health
+	(Mode)(0),        // 4: tailgate.store.v2.Mode
+	(*Service)(nil),  // 5: tailgate.store.v2.Service
+	(*Port)(nil),     // 6: tailgate.store.v2.Port
+	(*VIP)(nil),      // 7: tailgate.store.v2.VIP
+	(*Export)(nil),   // 8: tailgate.store.v2.Export
+	(*Cluster)(nil),  // 9: tailgate.store.v2.Cluster
+	(*Subject)(nil),  // 10: tailgate.store.v2.Subject
+	(*Cell)(nil),     // 11: tailgate.store.v2.Cell
+	(*Member)(nil),   // 12: tailgate.store.v2.Member
+	(*Host)(nil),     // 13: tailgate.store.v2.Host
+	(*Policy)(nil),   // 14: tailgate.store.v2.Policy
+	(*Place)(nil),    // 15: tailgate.store.v2.Place
+	(*Weight)(nil),   // 16: tailgate.store.v2.Weight
+	(*Times)(nil),    // 17: tailgate.store.v2.Times
+	(*Decision)(nil), // 18: tailgate.store.v2.Decision
+	(*Inputs)(nil),   // 19: tailgate.store.v2.Inputs
+	(*Votes)(nil),    // 20: tailgate.store.v2.Votes
+	(*Frame)(nil),    // 21: tailgate.store.v2.Frame
+	(*Header)(nil),   // 22: tailgate.store.v2.Header
+	(*Object)(nil),   // 23: tailgate.store.v2.Object
+	(*End)(nil),      // 24: tailgate.store.v2.End
 }
 var file_api_store_store_proto_depIdxs = []int32{
 	0,  // 0: tailgate.store.v2.Service.kind:type_name -> tailgate.store.v2.Kind
 	1,  // 1: tailgate.store.v2.Port.protocol:type_name -> tailgate.store.v2.Protocol
-	0,  // 2: tailgate.store.v2.VIP.kind:type_name -> tailgate.store.v2.Kind
-	5,  // 3: tailgate.store.v2.VIP.ports:type_name -> tailgate.store.v2.Port
-	0,  // 4: tailgate.store.v2.Export.kind:type_name -> tailgate.store.v2.Kind
-	5,  // 5: tailgate.store.v2.Export.ports:type_name -> tailgate.store.v2.Port
-	9,  // 6: tailgate.store.v2.Export.subject:type_name -> tailgate.store.v2.Subject
-	9,  // 7: tailgate.store.v2.Cluster.subject:type_name -> tailgate.store.v2.Subject
-	10, // 8: tailgate.store.v2.Subject.cells:type_name -> tailgate.store.v2.Cell
-	3,  // 9: tailgate.store.v2.Subject.mode:type_name -> tailgate.store.v2.Mode
-	12, // 10: tailgate.store.v2.Member.ingress:type_name -> tailgate.store.v2.Host
-	4,  // 11: tailgate.store.v2.Member.interest:type_name -> tailgate.store.v2.Service
-	14, // 12: tailgate.store.v2.Policy.order:type_name -> tailgate.store.v2.Place
-	15, // 13: tailgate.store.v2.Policy.weights:type_name -> tailgate.store.v2.Weight
-	16, // 14: tailgate.store.v2.Policy.times:type_name -> tailgate.store.v2.Times
-	14, // 15: tailgate.store.v2.Weight.place:type_name -> tailgate.store.v2.Place
-	4,  // 16: tailgate.store.v2.Decision.service:type_name -> tailgate.store.v2.Service
-	2,  // 17: tailgate.store.v2.Decision.from:type_name -> tailgate.store.v2.Health
-	2,  // 18: tailgate.store.v2.Decision.to:type_name -> tailgate.store.v2.Health
-	18, // 19: tailgate.store.v2.Decision.inputs:type_name -> tailgate.store.v2.Inputs
-	19, // 20: tailgate.store.v2.Inputs.votes:type_name -> tailgate.store.v2.Votes
-	3,  // 21: tailgate.store.v2.Inputs.mode:type_name -> tailgate.store.v2.Mode
-	16, // 22: tailgate.store.v2.Inputs.times:type_name -> tailgate.store.v2.Times
-	10, // 23: tailgate.store.v2.Inputs.before:type_name -> tailgate.store.v2.Cell
-	21, // 24: tailgate.store.v2.Frame.header:type_name -> tailgate.store.v2.Header
-	22, // 25: tailgate.store.v2.Frame.object:type_name -> tailgate.store.v2.Object
-	23, // 26: tailgate.store.v2.Frame.end:type_name -> tailgate.store.v2.End
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	2,  // 2: tailgate.store.v2.Port.app:type_name -> tailgate.store.v2.AppProtocol
+	0,  // 3: tailgate.store.v2.VIP.kind:type_name -> tailgate.store.v2.Kind
+	6,  // 4: tailgate.store.v2.VIP.ports:type_name -> tailgate.store.v2.Port
+	0,  // 5: tailgate.store.v2.Export.kind:type_name -> tailgate.store.v2.Kind
+	6,  // 6: tailgate.store.v2.Export.ports:type_name -> tailgate.store.v2.Port
+	10, // 7: tailgate.store.v2.Export.subject:type_name -> tailgate.store.v2.Subject
+	10, // 8: tailgate.store.v2.Cluster.subject:type_name -> tailgate.store.v2.Subject
+	11, // 9: tailgate.store.v2.Subject.cells:type_name -> tailgate.store.v2.Cell
+	4,  // 10: tailgate.store.v2.Subject.mode:type_name -> tailgate.store.v2.Mode
+	13, // 11: tailgate.store.v2.Member.ingress:type_name -> tailgate.store.v2.Host
+	5,  // 12: tailgate.store.v2.Member.interest:type_name -> tailgate.store.v2.Service
+	15, // 13: tailgate.store.v2.Policy.order:type_name -> tailgate.store.v2.Place
+	16, // 14: tailgate.store.v2.Policy.weights:type_name -> tailgate.store.v2.Weight
+	17, // 15: tailgate.store.v2.Policy.times:type_name -> tailgate.store.v2.Times
+	15, // 16: tailgate.store.v2.Weight.place:type_name -> tailgate.store.v2.Place
+	5,  // 17: tailgate.store.v2.Decision.service:type_name -> tailgate.store.v2.Service
+	3,  // 18: tailgate.store.v2.Decision.from:type_name -> tailgate.store.v2.Health
+	3,  // 19: tailgate.store.v2.Decision.to:type_name -> tailgate.store.v2.Health
+	19, // 20: tailgate.store.v2.Decision.inputs:type_name -> tailgate.store.v2.Inputs
+	20, // 21: tailgate.store.v2.Inputs.votes:type_name -> tailgate.store.v2.Votes
+	4,  // 22: tailgate.store.v2.Inputs.mode:type_name -> tailgate.store.v2.Mode
+	17, // 23: tailgate.store.v2.Inputs.times:type_name -> tailgate.store.v2.Times
+	11, // 24: tailgate.store.v2.Inputs.before:type_name -> tailgate.store.v2.Cell
+	22, // 25: tailgate.store.v2.Frame.header:type_name -> tailgate.store.v2.Header
+	23, // 26: tailgate.store.v2.Frame.object:type_name -> tailgate.store.v2.Object
+	24, // 27: tailgate.store.v2.Frame.end:type_name -> tailgate.store.v2.End
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_api_store_store_proto_init() }
@@ -2137,7 +2217,7 @@ func file_api_store_store_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_store_store_proto_rawDesc), len(file_api_store_store_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -173,11 +173,26 @@ func servicePorts(svc *corev1.Service) []federation.Port {
 	for _, p := range svc.Spec.Ports {
 		switch p.Protocol {
 		case corev1.ProtocolTCP, corev1.ProtocolUDP, "":
-			ports = append(ports, federation.Port{Name: p.Name, Port: uint16(p.Port), Protocol: cmp.Or(federation.Protocol(p.Protocol), federation.TCP)})
+			ports = append(ports, federation.Port{
+				Name: p.Name, Port: uint16(p.Port), Protocol: cmp.Or(federation.Protocol(p.Protocol), federation.TCP), App: appProtocol(p),
+			})
 		}
 	}
 	slices.SortFunc(ports, federation.Port.Compare)
 	return ports
+}
+
+// appProtocol returns what a port says of itself: its appProtocol, else its name up to the first dash, by which most
+// people say it.
+func appProtocol(p corev1.ServicePort) federation.AppProtocol {
+	if p.Protocol == corev1.ProtocolUDP {
+		return federation.AppUnknown
+	}
+	if p.AppProtocol != nil {
+		return federation.ParseAppProtocol(*p.AppProtocol)
+	}
+	word, _, _ := strings.Cut(p.Name, "-")
+	return federation.ParseAppProtocol(word)
 }
 
 func listenerProtocol(p gatewayv1.ProtocolType) federation.Protocol {

@@ -26,6 +26,11 @@ var (
 	protocols = enum[pb.Protocol, federation.Protocol]{
 		"protocol", pb.Protocol_PROTOCOL_TCP, []federation.Protocol{"", federation.TCP, federation.UDP},
 	}
+	apps = enum[pb.AppProtocol, federation.AppProtocol]{
+		"application protocol", pb.AppProtocol_APP_PROTOCOL_UNSPECIFIED, []federation.AppProtocol{
+			federation.AppUnknown, federation.AppHTTP, federation.AppH2C, federation.AppHTTPS, federation.AppGRPCS, federation.AppTLS, federation.AppTCP,
+		},
+	}
 	healths = enum[pb.Health, federation.Health]{
 		"health", pb.Health_HEALTH_HEALTHY, []federation.Health{federation.Healthy, federation.Degraded, federation.Unhealthy},
 	}
@@ -155,7 +160,7 @@ func (w *writer) ports(ports []federation.Port) []*pb.Port {
 		if p.Port == 0 {
 			fail(&w.err, fmt.Errorf("port %q has the number 0", p.Name))
 		}
-		out = append(out, &pb.Port{Name: p.Name, Port: uint32(p.Port), Protocol: written(w, protocols, p.Protocol)})
+		out = append(out, &pb.Port{Name: p.Name, Port: uint32(p.Port), Protocol: written(w, protocols, p.Protocol), App: written(w, apps, p.App)})
 	}
 	return out
 }
@@ -169,7 +174,9 @@ func (r *reader) ports(ports []*pb.Port) []federation.Port {
 		if p.GetPort() == 0 || p.GetPort() > math.MaxUint16 {
 			fail(&r.err, fmt.Errorf("port %d: want 1 to 65535", p.GetPort()))
 		}
-		out[i] = federation.Port{Name: r.share(p.GetName()), Port: uint16(p.GetPort()), Protocol: read(r, protocols, p.GetProtocol())}
+		out[i] = federation.Port{
+			Name: r.share(p.GetName()), Port: uint16(p.GetPort()), Protocol: read(r, protocols, p.GetProtocol()), App: read(r, apps, p.GetApp()),
+		}
 	}
 	return out
 }

@@ -26,21 +26,28 @@ type seat struct {
 	created int64
 }
 
-// stand takes a lease and gets in line.
+// stand takes a lease and gets in line. A lease whose answer was lost runs out by itself, and standing twice is standing
+// once.
 func (d *DB) stand(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, d.opts.Timeout)
-	defer cancel()
-	lease, err := d.client.Grant(ctx, int64((d.opts.LeaseTTL+time.Second-1)/time.Second))
+	var lease *clientv3.LeaseGrantResponse
+	err := d.insist(ctx, d.bounded(func(ctx context.Context) (err error) {
+		lease, err = d.client.Grant(ctx, int64((d.opts.LeaseTTL+time.Second-1)/time.Second))
+		return err
+	}))
 	if err != nil {
-		return fmt.Errorf("take a lease: %w", explain(d.opts, err))
+		return fmt.Errorf("take a lease: %w", err)
 	}
 	session, err := concurrency.NewSession(d.client, concurrency.WithLease(lease.ID), concurrency.WithContext(d.client.Ctx()))
 	if err != nil {
 		return fmt.Errorf("keep the lease: %w", explain(d.opts, err))
 	}
 	d.seat = seat{session: session, key: d.keys.leader(lease.ID)}
-	if _, err := d.client.Put(ctx, d.seat.key, d.opts.Identity, clientv3.WithLease(lease.ID)); err != nil {
-		return errors.Join(fmt.Errorf("stand for leader: %w", explain(d.opts, err)), d.resign())
+	err = d.insist(ctx, d.bounded(func(ctx context.Context) error {
+		_, err := d.client.Put(ctx, d.seat.key, d.opts.Identity, clientv3.WithLease(lease.ID))
+		return err
+	}))
+	if err != nil {
+		return errors.Join(fmt.Errorf("stand for leader: %w", err), d.resign())
 	}
 	return nil
 }

@@ -62,8 +62,6 @@ func (d *DB) seen(resp *clientv3.TxnResponse) *refusal {
 
 // try sends a guarded transaction once.
 func (d *DB) try(ctx context.Context, ops []clientv3.Op) error {
-	ctx, cancel := context.WithTimeout(ctx, d.opts.Timeout/attempts)
-	defer cancel()
 	resp, err := d.kv.Do(ctx, clientv3.OpTxn(d.guard(), ops, d.identify()))
 	if err != nil {
 		return err
@@ -76,7 +74,7 @@ func (d *DB) try(ctx context.Context, ops []clientv3.Op) error {
 
 // write makes changes that can be made again, and leaves the head as it is. Several may run at once.
 func (d *DB) write(ctx context.Context, ops ...clientv3.Op) error {
-	return d.insist(ctx, func(ctx context.Context) error { return d.try(ctx, ops) })
+	return d.insist(ctx, d.bounded(func(ctx context.Context) error { return d.try(ctx, ops) }))
 }
 
 // step replaces the head and makes changes with it, exactly once. If it fails with anything but a refusal, they may
@@ -86,7 +84,7 @@ func (d *DB) step(ctx context.Context, next head, ops ...clientv3.Op) error {
 	next.stamp = d.stamp
 	raw := next.encode()
 	ops = append(slices.Clip(ops), clientv3.OpPut(d.keys.head(), string(raw)))
-	err := d.insist(ctx, func(ctx context.Context) error { return d.try(ctx, ops) })
+	err := d.insist(ctx, d.bounded(func(ctx context.Context) error { return d.try(ctx, ops) }))
 	r, refused := errors.AsType[*refusal](err)
 	switch {
 	case err == nil, refused && bytes.Equal(r.head, raw): // then a request whose answer was lost has made them
@@ -167,14 +165,23 @@ func (d *DB) insist(ctx context.Context, do func(ctx context.Context) error) err
 	}
 }
 
+// bounded gives each attempt of a request its part of the time.
+func (d *DB) bounded(do func(ctx context.Context) error) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, d.opts.Timeout/attempts)
+		defer cancel()
+		return do(ctx)
+	}
+}
+
 // get reads.
 func (d *DB) get(ctx context.Context, op clientv3.Op) (*clientv3.GetResponse, error) {
 	var got *clientv3.GetResponse
-	err := d.insist(ctx, func(ctx context.Context) error {
+	err := d.insist(ctx, d.bounded(func(ctx context.Context) error {
 		resp, err := d.kv.Do(ctx, op)
 		got = resp.Get()
 		return err
-	})
+	}))
 	return got, err
 }
 

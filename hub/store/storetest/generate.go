@@ -98,6 +98,8 @@ func (g *Generator) word(t reflect.Type) reflect.Value {
 		v = g.Service()
 	case reflect.TypeFor[federation.Protocol]():
 		v = pick(g, 0, federation.TCP, federation.UDP)
+	case reflect.TypeFor[federation.AppProtocol]():
+		v = federation.AppProtocol(g.least() + g.IntN(int(federation.AppTCP)+1-g.least()))
 	case reflect.TypeFor[federation.Health]():
 		v = pick(g, g.least(), federation.Healthy, federation.Degraded, federation.Unhealthy)
 	case reflect.TypeFor[failover.Mode]():
