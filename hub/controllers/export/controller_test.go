@@ -187,7 +187,7 @@ func (f *fixture) testDeletedWhileAway(t *testing.T) {
 
 func exported(k federation.ExportKey, ready int) federation.Export {
 	return federation.Export{
-		Key: k, Tailnet: "prod", TailnetRef: "prod-tailnet", Ready: ready, Desired: ready, Ports: []federation.Port{{Name: "http", Port: 80, Protocol: federation.TCP}},
+		Key: k, Tailnet: "prod", TailnetRef: "prod-tailnet", Ready: ready, Desired: ready, Ports: []federation.Port{{Name: "http", Port: 80, App: federation.AppHTTP, Protocol: federation.TCP}},
 	}
 }
 

@@ -86,7 +86,7 @@ func TestPlanServiceExport(t *testing.T) {
 	want := federation.Export{
 		Key:     federation.ExportKey{Cluster: "c1", Service: federation.Service("shop", "web")},
 		Tailnet: "prod", TailnetRef: "prod-tailnet",
-		Ports: []federation.Port{{Name: "dns", Port: 53, Protocol: federation.UDP}, {Name: "http", Port: 80, Protocol: federation.TCP}, {Name: "https", Port: 443, Protocol: federation.TCP}},
+		Ports: []federation.Port{{Name: "dns", Port: 53, Protocol: federation.UDP}, {Name: "http", Port: 80, App: federation.AppHTTP, Protocol: federation.TCP}, {Name: "https", Port: 443, App: federation.AppHTTPS, Protocol: federation.TCP}},
 		Ready: 1, Desired: 1, Labels: map[string]string{"tier": "web"}, Federated: true,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
