@@ -161,12 +161,15 @@ type IngressVIP struct {
 	Ports   []ServicePort
 }
 
-// EgressPort is a port of a remote VIP with its stable local address.
+// EgressPort is a port of a remote VIP, or of another endpoint in the tailnet, with its stable local address.
 type EgressPort struct {
 	Listen, Remote netip.AddrPort
-	Protocol       federation.Protocol
-	Cluster        federation.ClusterID
-	Service        federation.ServiceID
+	// Name is the endpoint's name in the tailnet, where Remote has a port only. It is looked up for each connection.
+	Name     string
+	Protocol federation.Protocol
+	// Cluster owns the VIP; it is empty for an endpoint that belongs to no cluster.
+	Cluster federation.ClusterID
+	Service federation.ServiceID
 	// Reset is set while the spoke's own probes find the cluster unreachable.
 	Reset bool
 }
@@ -176,8 +179,53 @@ type Probe struct {
 	ID     string
 	Target federation.Target
 	Addrs  []netip.AddrPort
+	// Name is as in [EgressPort]; Addrs has one entry then, whose port counts.
+	Name string
+	// Check says what must come back; the zero value wants a connection only.
+	Check Check
 	// Interval is between two probes, Timeout for one.
 	Interval, Timeout time.Duration
+}
+
+// CheckKind is how an endpoint is asked whether it is well.
+type CheckKind string
+
+// The kinds of checks. A TLS certificate is not verified: what is asked is whether there is somebody, not who.
+const (
+	// CheckConnect wants a TCP connection, and for UDP no more than that nobody refuses.
+	CheckConnect CheckKind = ""
+	// CheckHTTP and CheckHTTPS want an answer to a GET with an expected status.
+	CheckHTTP  CheckKind = "http"
+	CheckHTTPS CheckKind = "https"
+	// CheckGRPC wants the status SERVING of grpc.health.v1, CheckGRPCS the same over TLS.
+	CheckGRPC  CheckKind = "grpc"
+	CheckGRPCS CheckKind = "grpcs"
+	// CheckTLS wants a TLS handshake.
+	CheckTLS CheckKind = "tls"
+)
+
+// Check says how an endpoint is asked whether it is well.
+type Check struct {
+	Kind CheckKind
+	// Path, with a query where there is one, is for HTTP; Host is its Host header and the SNI name of TLS, by default the
+	// endpoint's name or address.
+	Path, Host string
+	// Expected are the statuses of HTTP that are well, none for 200 to 399.
+	Expected []StatusRange
+	// Service is the service that gRPC is asked about, empty for the server as a whole.
+	Service string
+}
+
+// StatusRange is a range of statuses of HTTP, both ends in it.
+type StatusRange struct{ Low, High uint16 }
+
+func (p Probe) equal(o Probe) bool {
+	return p.ID == o.ID && p.Target == o.Target && p.Name == o.Name && p.Interval == o.Interval && p.Timeout == o.Timeout &&
+		slices.Equal(p.Addrs, o.Addrs) && p.Check.equal(o.Check)
+}
+
+func (c Check) equal(o Check) bool {
+	return c.Kind == o.Kind && c.Path == o.Path && c.Host == o.Host && c.Service == o.Service && slices.Equal(c.Expected, o.Expected)
 }
 
 // ProbeResult is what a proxy found.

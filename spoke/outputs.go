@@ -257,9 +257,7 @@ func equalConfig(a, b ProxyConfig) bool {
 		return x.Service == y.Service && slices.EqualFunc(x.Ports, y.Ports, func(p, q ServicePort) bool {
 			return p.Port == q.Port && slices.Equal(p.Ready, q.Ready)
 		})
-	}) && slices.Equal(a.Egress, b.Egress) && slices.Equal(a.Released, b.Released) && slices.EqualFunc(a.Probes, b.Probes, func(x, y Probe) bool {
-		return x.ID == y.ID && x.Interval == y.Interval && x.Timeout == y.Timeout && slices.Equal(x.Addrs, y.Addrs)
-	})
+	}) && slices.Equal(a.Egress, b.Egress) && slices.Equal(a.Released, b.Released) && slices.EqualFunc(a.Probes, b.Probes, Probe.equal)
 }
 
 // settleStructure publishes what shapes routes and clusters, and notes which policies have to follow.

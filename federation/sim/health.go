@@ -171,11 +171,12 @@ func (c *checker) cordonedStayOut(d failover.Decision) {
 }
 
 // drainedAndPinnedHold demands that what an operator drained takes no traffic once the ramp is over, and that a service
-// that he pinned has one endpoint only, whatever else happens, and over a restart of the hub (design §4, Policy).
+// that he pinned has one endpoint only, whatever else happens, and over a restart of the hub (design §4, Policy). A hub
+// that was held up has a moment to come to what is overdue.
 func (c *checker) drainedAndPinnedHold(h *hub) {
 	for t, x := range c.wishes {
 		switch {
-		case x.mode == failover.Drain && h.clock().Sub(x.at) > x.ramp+time.Second:
+		case x.mode == failover.Drain && h.clock().Sub(x.at) > x.ramp+time.Second && c.w.now-h.busy > time.Second:
 			c.checked("operatorsHold")
 			for _, k := range h.co.State().Exports(t.Cluster) {
 				if t.Service != (federation.ServiceID{}) && t.Service != k.Service {
