@@ -1,6 +1,7 @@
 package spoke
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -14,26 +15,14 @@ import (
 // namesShown bounds the names of a [Push].
 const namesShown = 8
 
-// settleEndpoints publishes the endpoints of the services that changed.
-func (s *Spoke) settleEndpoints(services map[federation.ServiceID]bool, now time.Time) {
+// settleEndpoints publishes the endpoints of the services and backends that changed.
+func (s *Spoke) settleEndpoints(d dirty, now time.Time) {
 	changes := map[Assignment][]Endpoint{}
-	for id := range services {
-		next := s.assignments(id)
-		old := s.out.assignments[id]
-		for a := range old {
-			if _, ok := next[a]; !ok {
-				changes[a] = nil
-			}
-		}
-		for a, es := range next {
-			if was, ok := old[a]; !ok || !slices.Equal(was, es) {
-				changes[a] = es
-			}
-		}
-		s.out.assignments[id] = next
-		if len(next) == 0 {
-			delete(s.out.assignments, id)
-		}
+	for id := range d.services {
+		replace(s.out.assignments, id, s.assignments(id), changes)
+	}
+	for name := range d.backends {
+		replace(s.out.backends, name, s.backendAssignments(name), changes)
 	}
 	if len(changes) == 0 {
 		return
@@ -47,8 +36,28 @@ func (s *Spoke) settleEndpoints(services map[federation.ServiceID]bool, now time
 	s.pushes.add(Push{At: now, Event: Published, Assignment: strings.Join(shown, ","), Names: len(names)})
 }
 
+// replace puts the next assignments of a key in place of the published ones, and adds to the changes what is different.
+func replace[K comparable](published map[K]map[Assignment][]Endpoint, key K, next, changes map[Assignment][]Endpoint) {
+	old := published[key]
+	for a := range old {
+		if _, ok := next[a]; !ok {
+			changes[a] = nil
+		}
+	}
+	for a, es := range next {
+		if was, ok := old[a]; !ok || !slices.Equal(was, es) {
+			changes[a] = es
+		}
+	}
+	published[key] = next
+	if len(next) == 0 {
+		delete(published, key)
+	}
+}
+
 func compareAssignments(a, b Assignment) int {
-	return federation.ExportKey{Cluster: a.Cluster, Service: a.Service}.Compare(federation.ExportKey{Cluster: b.Cluster, Service: b.Service})
+	return cmp.Or(federation.ExportKey{Cluster: a.Cluster, Service: a.Service}.Compare(federation.ExportKey{Cluster: b.Cluster, Service: b.Service}),
+		a.Backend.Compare(b.Backend), cmp.Compare(a.Port, b.Port))
 }
 
 // assignments are the endpoints of a service in the hub's order, and with each of its clusters preferred.
@@ -71,7 +80,7 @@ func (s *Spoke) assignments(id federation.ServiceID) map[Assignment][]Endpoint {
 // the result have no gaps.
 func (s *Spoke) resolve(id federation.ServiceID, set []federation.Endpoint, port uint16) []Endpoint {
 	out := []Endpoint{}
-	pods := s.local.services[Name{Namespace: id.Namespace, Name: id.Name}].ready(port, federation.TCP)
+	pods := s.local.behind(id).ready(port, federation.TCP)
 	for _, e := range set {
 		ep := Endpoint{Priority: e.Priority, Weight: e.Weight, Health: e.Health, Locality: s.peer(e.Cluster).Locality, Cluster: e.Cluster}
 		if e.Cluster != s.cfg.Cluster {

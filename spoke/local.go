@@ -7,6 +7,9 @@ import (
 // local is the cluster as its own API server tells.
 type local struct {
 	services map[Name]Service
+	// externals are services outside of the cluster and the tailnet that the cluster exports: endpoints with an external
+	// target. A Service of the same name comes first.
+	externals map[Name]Service
 	// envoys are the Services of the Gateways' Envoys, by Gateway.
 	envoys map[Name]Name
 	// joined are the Gateways of the federation, by their TailscaleGateway.
@@ -14,7 +17,7 @@ type local struct {
 }
 
 func newLocal() local {
-	return local{services: map[Name]Service{}, envoys: map[Name]Name{}, joined: map[Name]Joined{}}
+	return local{services: map[Name]Service{}, externals: map[Name]Service{}, envoys: map[Name]Name{}, joined: map[Name]Joined{}}
 }
 
 // setService replaces a Service, or takes it away if it is nil. It reports whether that is a change.
@@ -43,7 +46,25 @@ func (l *local) behind(id federation.ServiceID) Service {
 		gateway, _ := id.Gateway()
 		return l.services[l.envoys[Name{Namespace: id.Namespace, Name: gateway}]]
 	}
-	return l.services[Name{Namespace: id.Namespace, Name: id.Name}]
+	name := Name{Namespace: id.Namespace, Name: id.Name}
+	if svc, ok := l.services[name]; ok {
+		return svc
+	}
+	return l.externals[name]
+}
+
+// setExternal replaces an external service, or takes it away if it is nil. It reports whether that is a change.
+func (l *local) setExternal(name Name, svc *Service) bool {
+	old, had := l.externals[name]
+	switch {
+	case svc == nil:
+		delete(l.externals, name)
+		return had
+	case had && old.equal(*svc):
+		return false
+	}
+	l.externals[name] = *svc
+	return true
 }
 
 // exportOf returns the id under which the Service may be exported.

@@ -89,6 +89,7 @@ type Structure struct {
 	Cluster  federation.ClusterID
 	Gateways []Gateway
 	Services []RoutedService
+	Backends []RoutedBackend
 }
 
 // Gateway is a joined Gateway with the policy that makes Envoy Gateway translate it again.
@@ -101,23 +102,30 @@ type Gateway struct {
 // RoutedService is a federated service that the Gateways offer.
 type RoutedService struct {
 	ID federation.ServiceID
-	// Port is the one port that routes lead to.
+	// Port is the one port that routes lead to, App what is spoken there.
 	Port uint16
+	App  federation.AppProtocol
 	// Clusters have an export of the service; sorted.
 	Clusters []federation.ClusterID
 	Tailnet  string
 }
 
-// Assignment names the endpoints of one Envoy cluster: those of the service by the hub's order, or those where the
-// export of one member is preferred.
+// Assignment names the endpoints of one Envoy cluster: those of the service by the hub's order, those where the export
+// of one member is preferred, or those of a backend's port.
 type Assignment struct {
 	Service federation.ServiceID
 	// Cluster is the preferred member; empty for none.
 	Cluster federation.ClusterID
+	// Backend and Port stand in place of both.
+	Backend Name
+	Port    uint16
 }
 
-// String returns the service, and the preferred member where there is one.
+// String returns the service, and the preferred member where there is one; or the backend and its port.
 func (a Assignment) String() string {
+	if a.Backend != (Name{}) {
+		return fmt.Sprintf("%s/%s:%d", KindEndpoint, a.Backend, a.Port)
+	}
 	if a.Cluster == "" {
 		return a.Service.String()
 	}

@@ -24,6 +24,7 @@ const (
 // dirty says which outputs have to be computed again.
 type dirty struct {
 	services                                         map[federation.ServiceID]bool
+	backends                                         map[Name]bool
 	ingress, egress, structure, report, kept, status bool
 }
 
@@ -34,8 +35,15 @@ func (d *dirty) service(id federation.ServiceID) {
 	d.services[id] = true
 }
 
+func (d *dirty) backend(name Name) {
+	if d.backends == nil {
+		d.backends = map[Name]bool{}
+	}
+	d.backends[name] = true
+}
+
 func (d *dirty) clean() bool {
-	return len(d.services) == 0 && !d.ingress && !d.egress && !d.structure && !d.report && !d.kept && !d.status
+	return len(d.services)+len(d.backends) == 0 && !d.ingress && !d.egress && !d.structure && !d.report && !d.kept && !d.status
 }
 
 // everything marks all that the state leads to, as after a start.
@@ -55,6 +63,7 @@ type outputs struct {
 	structure Structure
 	// assignments are the keys that each service's endpoints were published under.
 	assignments map[federation.ServiceID]map[Assignment][]Endpoint
+	backends    map[Name]map[Assignment][]Endpoint
 	version     uint64
 }
 
@@ -62,6 +71,7 @@ func newOutputs() outputs {
 	return outputs{
 		sets:        map[federation.ServiceID]federation.EndpointSet{},
 		assignments: map[federation.ServiceID]map[Assignment][]Endpoint{},
+		backends:    map[Name]map[Assignment][]Endpoint{},
 	}
 }
 
@@ -76,13 +86,14 @@ func (s *Spoke) settle(now time.Time) {
 	for id := range d.services {
 		s.settleSet(id, now)
 	}
+	s.touchBackends(&d, slices.Collect(maps.Keys(d.services))...)
 	if d.egress || len(d.services) > 0 {
 		s.settleEgress(now)
 	}
 	if d.ingress {
 		s.settleIngress()
 	}
-	s.settleEndpoints(d.services, now)
+	s.settleEndpoints(d, now)
 	if d.structure || len(d.services) > 0 {
 		s.settleStructure(now)
 	}
@@ -92,7 +103,7 @@ func (s *Spoke) settle(now time.Time) {
 	if d.kept {
 		s.kept.set(s.link)
 	}
-	if d.status || d.structure || d.ingress || d.egress || len(d.services) > 0 {
+	if d.status || d.structure || d.ingress || d.egress || len(d.services)+len(d.backends) > 0 {
 		n, _ := s.changes.get()
 		s.changes.set(n + 1)
 	}
@@ -150,7 +161,7 @@ func (s *Spoke) settleIngress() {
 // settleEgress gives the remote VIPs their ports and publishes them, with the probes.
 func (s *Spoke) settleEgress(now time.Time) {
 	keys, clusters := s.remotes()
-	changed, err := s.ports.want(keys, now)
+	changed, err := s.ports.want(append(keys, s.backendPorts()...), now)
 	s.problem("egress ports", err)
 	if changed {
 		s.problem("save egress ports", s.savePorts())
@@ -171,6 +182,8 @@ func (s *Spoke) settleEgress(now time.Time) {
 		}
 	}
 	s.probes.Watch(intervals(next.Probes))
+	ports, probes := s.backendEgress()
+	next.Egress, next.Probes = append(next.Egress, ports...), append(next.Probes, probes...)
 	s.publishConfig(s.egress, next)
 }
 
@@ -262,10 +275,11 @@ func equalConfig(a, b ProxyConfig) bool {
 
 // settleStructure publishes what shapes routes and clusters, and notes which policies have to follow.
 func (s *Spoke) settleStructure(now time.Time) {
-	next := Structure{Cluster: s.cfg.Cluster}
+	next := Structure{Cluster: s.cfg.Cluster, Backends: s.routedBackends()}
 	for _, id := range s.serviceIDs() {
 		svc := RoutedService{ID: id}
 		svc.Port, _ = routedPort(s.out.sets[id])
+		svc.App = routedApp(s.out.sets[id], svc.Port)
 		for _, e := range s.out.sets[id].Endpoints {
 			svc.Clusters = append(svc.Clusters, e.Cluster)
 		}
@@ -294,11 +308,11 @@ func (s *Spoke) settleStructure(now time.Time) {
 func equalStructure(a, b Structure) bool {
 	return a.Cluster == b.Cluster && slices.EqualFunc(a.Gateways, b.Gateways, func(x, y Gateway) bool {
 		return x.equal(y.Joined) && x.Policy == y.Policy && x.Revision == y.Revision
-	}) && slices.EqualFunc(a.Services, b.Services, equalRouted)
+	}) && slices.EqualFunc(a.Services, b.Services, equalRouted) && slices.EqualFunc(a.Backends, b.Backends, RoutedBackend.equal)
 }
 
 func equalRouted(x, y RoutedService) bool {
-	return x.ID == y.ID && x.Port == y.Port && x.Tailnet == y.Tailnet && slices.Equal(x.Clusters, y.Clusters)
+	return x.ID == y.ID && x.Port == y.Port && x.App == y.App && x.Tailnet == y.Tailnet && slices.Equal(x.Clusters, y.Clusters)
 }
 
 // settleReport publishes what the hub should know.
@@ -339,6 +353,20 @@ func routedPort(set federation.EndpointSet) (uint16, bool) {
 			boolCompare(strings.HasPrefix(b.Name, "http-"), strings.HasPrefix(a.Name, "http-")), a.Compare(b))
 	})
 	return best.Port, true
+}
+
+// routedApp returns what is spoken on the routed port: what the first cluster that says anything says, in the order of
+// their ids. It does not depend on health or on the order of the endpoints.
+func routedApp(set federation.EndpointSet, port uint16) federation.AppProtocol {
+	app, from := federation.AppUnknown, federation.ClusterID("")
+	for _, e := range set.Endpoints {
+		for _, p := range e.Ports {
+			if p.Port == port && p.Protocol == federation.TCP && p.App != federation.AppUnknown && (from == "" || e.Cluster < from) {
+				app, from = p.App, e.Cluster
+			}
+		}
+	}
+	return app
 }
 
 func boolCompare(a, b bool) int {

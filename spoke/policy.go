@@ -9,8 +9,6 @@ import (
 	"maps"
 	"slices"
 	"time"
-
-	"github.com/tailgate-project/tailgate/federation"
 )
 
 // policy is what is known of one Gateway's policy object.
@@ -50,7 +48,7 @@ func (s *Spoke) wantPolicies(st Structure, now time.Time) {
 			s.policies[g.TailscaleGateway] = p
 		}
 		p.want.TailscaleGateway, p.want.Gateway = g.TailscaleGateway, g.Gateway
-		if h := hash(st.Cluster, g.Joined, st.Services); p.want.Hash != h {
+		if h := hash(st, g.Joined); p.want.Hash != h {
 			p.want.Hash, p.want.ChangedAt = h, now
 		}
 	}
@@ -58,12 +56,12 @@ func (s *Spoke) wantPolicies(st Structure, now time.Time) {
 }
 
 // hash stands for the structure that one Gateway is given.
-func hash(cluster federation.ClusterID, j Joined, services []RoutedService) string {
+func hash(st Structure, j Joined) string {
+	st.Gateways = nil
 	data, err := json.Marshal(struct {
-		Cluster  federation.ClusterID
-		Joined   Joined
-		Services []RoutedService
-	}{cluster, j, services})
+		Structure
+		Joined Joined
+	}{st, j})
 	if err != nil {
 		panic(fmt.Sprintf("encode a structure of strings and numbers: %v", err))
 	}

@@ -67,11 +67,16 @@ func (p *proxies) report(st ProxyStatus) bool {
 	return !slices.Equal(before, p.hosts())
 }
 
-// expire drops the proxies that are gone for the grace time, and reports whether there were any.
-func (p *proxies) expire(now time.Time) bool {
-	before := len(p.byKey)
-	maps.DeleteFunc(p.byKey, func(_ proxyKey, x *proxy) bool { return x.streams == 0 && now.Sub(x.goneAt) >= proxyGrace })
-	return len(p.byKey) != before
+// expire drops the proxies that are gone for the grace time, and returns them.
+func (p *proxies) expire(now time.Time) []proxyKey {
+	var gone []proxyKey
+	for k, x := range p.byKey {
+		if x.streams == 0 && now.Sub(x.goneAt) >= proxyGrace {
+			gone = append(gone, k)
+			delete(p.byKey, k)
+		}
+	}
+	return gone
 }
 
 func (p *proxies) deadline() (time.Time, bool) {

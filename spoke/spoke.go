@@ -89,6 +89,7 @@ type Spoke struct {
 	ports     portTable
 	probes    *probes.Observations
 	proxies   proxies
+	backends  backends
 	out       outputs
 	policies  map[Name]*policy
 	decisions ring[Decision]
@@ -114,6 +115,7 @@ func New(c Config) (*Spoke, error) {
 		local:    newLocal(),
 		probes:   probes.New(),
 		proxies:  newProxies(),
+		backends: newBackends(),
 		out:      newOutputs(),
 		policies: map[Name]*policy{},
 		problems: map[string]string{},
@@ -159,7 +161,8 @@ func (s *Spoke) tick(now time.Time) {
 		s.dirty.report = true
 		s.reachabilityChanged(changed)
 	}
-	if s.proxies.expire(now) {
+	if gone := s.proxies.expire(now); len(gone) > 0 {
+		s.forgetProbers(gone)
 		s.dirty.report, s.dirty.ingress, s.dirty.status = true, true, true
 	}
 }

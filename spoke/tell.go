@@ -25,13 +25,31 @@ func (s *Spoke) RemoveService(ctx context.Context, name Name) error {
 	return s.do(ctx, func(time.Time) { s.serviceChanged(name, nil) })
 }
 
+// SetExternal says that the cluster exports a service outside of it, which is reached at the addresses that are its ready
+// endpoints.
+func (s *Spoke) SetExternal(ctx context.Context, svc Service) error {
+	return s.do(ctx, func(time.Time) { s.exportChanged(svc.Name, s.local.setExternal(svc.Name, &svc)) })
+}
+
+// RemoveExternal says that the cluster no longer exports such a service.
+func (s *Spoke) RemoveExternal(ctx context.Context, name Name) error {
+	return s.do(ctx, func(time.Time) { s.exportChanged(name, s.local.setExternal(name, nil)) })
+}
+
 func (s *Spoke) serviceChanged(name Name, svc *Service) {
-	if s.local.setService(name, svc) {
-		s.dirty.ingress = true
-		if id := exportOf(name); len(s.out.sets[id].Endpoints) > 0 {
-			s.dirty.service(id)
-		}
+	s.exportChanged(name, s.local.setService(name, svc))
+}
+
+func (s *Spoke) exportChanged(name Name, changed bool) {
+	if !changed {
+		return
 	}
+	s.dirty.ingress = true
+	id := exportOf(name)
+	if len(s.out.sets[id].Endpoints) > 0 {
+		s.dirty.service(id)
+	}
+	s.touchBackends(&s.dirty, id)
 }
 
 // SetJoined says that a TailscaleGateway joins a Gateway, or now joins it like this.
@@ -185,10 +203,16 @@ func (s *Spoke) probed(st ProxyStatus, now time.Time) {
 	targets := map[string]federation.Target{}
 	config, _ := s.egress.get()
 	for _, p := range config.Probes {
-		targets[p.ID] = p.Target
+		if p.Target != (federation.Target{}) {
+			targets[p.ID] = p.Target
+		}
 	}
 	var changed []federation.Target
 	for _, r := range st.Results {
+		if name, changed := s.backends.record(r, st.Replica); changed {
+			s.dirty.backend(name)
+			s.dirty.status = true
+		}
 		if t, ok := targets[r.ID]; ok && s.probes.Record(t, st.Replica, r.result(), now) {
 			changed = append(changed, t)
 		}

@@ -186,15 +186,21 @@ type PortMapping struct {
 
 // EndpointProtocol is the protocol that an endpoint speaks.
 //
-// +kubebuilder:validation:Enum=HTTP;HTTPS;TCP;UDP
+// +kubebuilder:validation:Enum=HTTP;HTTPS;GRPC;GRPCS;TLS;TCP;UDP
 type EndpointProtocol string
 
 // Protocols of endpoints.
 const (
-	// EndpointHTTP is HTTP without TLS.
+	// EndpointHTTP is HTTP without TLS, WebSocket with it.
 	EndpointHTTP EndpointProtocol = "HTTP"
-	// EndpointHTTPS is HTTP over TLS.
+	// EndpointHTTPS is HTTP over TLS. The endpoint's certificate is not verified: WireGuard has proved whose device it is.
 	EndpointHTTPS EndpointProtocol = "HTTPS"
+	// EndpointGRPC is gRPC, or any HTTP/2, without TLS.
+	EndpointGRPC EndpointProtocol = "GRPC"
+	// EndpointGRPCS is the same over TLS.
+	EndpointGRPCS EndpointProtocol = "GRPCS"
+	// EndpointTLS is anything else over TLS.
+	EndpointTLS EndpointProtocol = "TLS"
 	// EndpointTCP is anything over TCP.
 	EndpointTCP EndpointProtocol = "TCP"
 	// EndpointUDP is anything over UDP.
@@ -205,6 +211,9 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="has(self.tailscaleIP) || has(self.tailscaleFQDN) || has(self.externalTarget)",message="an endpoint needs tailscaleIP, tailscaleFQDN or externalTarget"
 // +kubebuilder:validation:XValidation:rule="!has(self.healthCheck) || !has(self.healthCheck.path) || self.protocol in ['HTTP', 'HTTPS']",message="healthCheck.path needs protocol HTTP or HTTPS"
+// +kubebuilder:validation:XValidation:rule="!has(self.healthCheck) || !has(self.healthCheck.expectedStatuses) || has(self.healthCheck.path)",message="healthCheck.expectedStatuses needs healthCheck.path"
+// +kubebuilder:validation:XValidation:rule="!has(self.healthCheck) || !has(self.healthCheck.service) || self.protocol in ['GRPC', 'GRPCS']",message="healthCheck.service needs protocol GRPC or GRPCS"
+// +kubebuilder:validation:XValidation:rule="!has(self.externalTarget) || !(has(self.tailscaleIP) || has(self.tailscaleFQDN))",message="an endpoint is on the tailnet (tailscaleIP, tailscaleFQDN) or outside of it (externalTarget), not both"
 type TailscaleEndpoint struct {
 	// Name of the endpoint within the set.
 	//
@@ -273,7 +282,15 @@ type TailscaleEndpoint struct {
 	ExternalTarget string `json:"externalTarget,omitempty"`
 }
 
-// EndpointHealthCheck says when an endpoint counts as healthy.
+// StatusRange is a status of HTTP, such as 204, or a range of them with both ends in it, such as 200-299.
+//
+// +kubebuilder:validation:MaxLength=7
+// +kubebuilder:validation:Pattern=`^[1-5][0-9]{2}(-[1-5][0-9]{2})?$`
+// +kubebuilder:validation:XValidation:rule="!self.contains('-') || int(self.split('-')[0]) <= int(self.split('-')[1])",message="a range of statuses goes from the lower to the higher, such as 200-299"
+type StatusRange string
+
+// EndpointHealthCheck says when an endpoint counts as healthy. One that speaks gRPC is asked by grpc.health.v1, one that
+// speaks HTTP by a request where a path is given, and all others are connected to, with TLS where they speak it.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.timeout) || !has(self.interval) || duration(self.timeout) <= duration(self.interval)",message="timeout must not be longer than interval"
 type EndpointHealthCheck struct {
@@ -283,13 +300,32 @@ type EndpointHealthCheck struct {
 	// +kubebuilder:default=true
 	Enabled *bool `json:"enabled,omitempty"`
 
-	// Path that is requested of an HTTP or HTTPS endpoint; a status from 200 to 399 is healthy. Default: no request, a
-	// connection is enough.
+	// Path that is requested of an HTTP or HTTPS endpoint. Default: no request, a connection is enough.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:Pattern=`^/`
 	Path string `json:"path,omitempty"`
+
+	// Host that the request names, and the name that TLS asks for. Default: the endpoint's tailscaleFQDN or tailscaleIP.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[-a-zA-Z0-9.]*$`
+	Host string `json:"host,omitempty"`
+
+	// ExpectedStatuses are the statuses that are healthy. Default: 200-399. Redirects are not followed.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=16
+	ExpectedStatuses []StatusRange `json:"expectedStatuses,omitempty"`
+
+	// Service that a gRPC endpoint is asked about. Default: the server as a whole.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Service string `json:"service,omitempty"`
 
 	// Interval between two checks.
 	//
