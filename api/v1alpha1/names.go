@@ -3,15 +3,17 @@ package v1alpha1
 // Annotations that a user may put on a Service. They say more than the patterns of a TailscaleGateway's service
 // discovery.
 const (
-	// AnnotationPublishVIP with the value "true" gives the Service a VIP though no pattern selects it.
-	AnnotationPublishVIP = GroupName + "/publish-vip"
+	// AnnotationExpose says whether the Service gets a VIP, whatever patterns select: "true" gives it one, "false" keeps it
+	// from getting one. Other values say nothing.
+	AnnotationExpose = GroupName + "/expose"
 	// AnnotationFederatedVIP with the value "true", also on a Gateway, asks for a VIP of the whole federated service
 	// beside the cluster's own: every cluster that asks for it and serves advertises it.
 	AnnotationFederatedVIP = GroupName + "/federated-vip"
-	// AnnotationExcludeFromDiscovery with the value "true" keeps the Service from getting a VIP, whatever else
-	// selects it.
-	AnnotationExcludeFromDiscovery = GroupName + "/exclude-from-discovery"
 )
+
+// LabelVIPService with the value "true" is on the Services that stand for VIPs in a member cluster. They are never
+// exported themselves.
+const LabelVIPService = GroupName + "/vip-service"
 
 // Kinds of this group, as references name them.
 const (

@@ -99,7 +99,7 @@ type ServicePattern string
 // ServiceDiscoveryConfig says which Services of this cluster get a VIP.
 type ServiceDiscoveryConfig struct {
 	// Enabled gives the selected Services a VIP. When it is false, only the Gateway's listeners get one, and the
-	// Services that ask for one by the annotation gateway.tailscale.com/publish-vip.
+	// Services that ask for one by the annotation gateway.tailscale.com/expose: "true".
 	//
 	// +optional
 	// +kubebuilder:default=true
@@ -113,8 +113,8 @@ type ServiceDiscoveryConfig struct {
 	// +kubebuilder:validation:MaxItems=64
 	Patterns []ServicePattern `json:"patterns,omitempty"`
 
-	// ExcludePatterns leave out Services that patterns select. The annotation
-	// gateway.tailscale.com/exclude-from-discovery on a Service does the same.
+	// ExcludePatterns leave out Services that patterns select. The annotation gateway.tailscale.com/expose: "false" on a
+	// Service does the same.
 	//
 	// +optional
 	// +listType=set

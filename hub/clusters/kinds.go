@@ -26,6 +26,8 @@ import (
 var (
 	Gateways          = schema.GroupVersion(gatewayv1.GroupVersion).WithKind("Gateway")
 	TailscaleGateways = v1alpha1.GroupVersion.WithKind(v1alpha1.KindTailscaleGateway)
+
+	TailscaleEndpoints = v1alpha1.GroupVersion.WithKind(v1alpha1.KindTailscaleEndpoints)
 )
 
 // watchedKind is a kind that the hub reads of a member.
@@ -36,13 +38,16 @@ type watchedKind struct {
 }
 
 // optional reports whether a member may lack the kind: it comes with a CRD.
-func (k watchedKind) optional() bool { return k.gvk == Gateways || k.gvk == TailscaleGateways }
+func (k watchedKind) optional() bool {
+	return k.gvk == Gateways || k.gvk == TailscaleGateways || k.gvk == TailscaleEndpoints
+}
 
 var watched = []watchedKind{
 	{corev1.SchemeGroupVersion.WithKind("Service"), "services", "service", func() client.Object { return &corev1.Service{} }},
 	{discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"), "endpointslices", "endpointslice", func() client.Object { return &discoveryv1.EndpointSlice{} }},
 	{Gateways, "gateways", "gateway", func() client.Object { return &gatewayv1.Gateway{} }},
 	{TailscaleGateways, "tailscalegateways", "tailscalegateway", func() client.Object { return &v1alpha1.TailscaleGateway{} }},
+	{TailscaleEndpoints, "tailscaleendpoints", "tailscaleendpoints", func() client.Object { return &v1alpha1.TailscaleEndpoints{} }},
 }
 
 // kinds are the optional kinds that a member serves.

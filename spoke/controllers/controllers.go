@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"time"
 
@@ -37,6 +38,7 @@ import (
 	"github.com/tailgate-project/tailgate/spoke"
 	"github.com/tailgate-project/tailgate/spoke/controllers/routepolicy"
 	"github.com/tailgate-project/tailgate/spoke/controllers/service"
+	"github.com/tailgate-project/tailgate/spoke/controllers/tailscaleendpoints"
 	"github.com/tailgate-project/tailgate/spoke/controllers/tailscalegateway"
 )
 
@@ -64,8 +66,9 @@ type Controllers struct {
 	log      *slog.Logger
 	services *service.Reconciler
 	gateways *tailscalegateway.Reconciler
-	// status and policies bring the events by which the spoke itself wakes the reconcilers.
-	status, policies chan event.GenericEvent
+	backends *tailscaleendpoints.Reconciler
+	// status, endpoints and policies bring the events by which the spoke itself wakes the reconcilers.
+	status, endpoints, policies chan event.GenericEvent
 }
 
 // New returns the controllers for a cluster. It fails with [ErrMissingKind] where a CRD is not installed.
@@ -86,7 +89,10 @@ func New(cfg *rest.Config, s *spoke.Spoke, log *slog.Logger) (*Controllers, erro
 	if err := served(mgr.GetRESTMapper()); err != nil {
 		return nil, err
 	}
-	c := &Controllers{mgr: mgr, spoke: s, log: log, status: make(chan event.GenericEvent), policies: make(chan event.GenericEvent)}
+	c := &Controllers{
+		mgr: mgr, spoke: s, log: log,
+		status: make(chan event.GenericEvent), endpoints: make(chan event.GenericEvent), policies: make(chan event.GenericEvent),
+	}
 	recorder := mgr.GetEventRecorder("tailgate-spoke")
 	c.services = &service.Reconciler{Client: mgr.GetClient(), Spoke: s}
 	c.gateways = &tailscalegateway.Reconciler{
@@ -95,8 +101,11 @@ func New(cfg *rest.Config, s *spoke.Spoke, log *slog.Logger) (*Controllers, erro
 			recorder.Eventf(o, nil, corev1.EventTypeWarning, reason, "Join", "%s", message)
 		},
 	}
+	c.backends = &tailscaleendpoints.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.endpoints, Lookup: net.DefaultResolver.LookupNetIP}
 	policies := &routepolicy.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.policies}
-	for _, setup := range []func(ctrl.Manager) error{c.services.SetupWithManager, c.gateways.SetupWithManager, policies.SetupWithManager} {
+	for _, setup := range []func(ctrl.Manager) error{
+		c.services.SetupWithManager, c.gateways.SetupWithManager, c.backends.SetupWithManager, policies.SetupWithManager,
+	} {
 		if err := setup(mgr); err != nil {
 			return nil, fmt.Errorf("set up the controllers: %w", err)
 		}
@@ -113,6 +122,7 @@ func served(mapper meta.RESTMapper) error {
 	for _, k := range []schema.GroupVersionKind{
 		{Group: gatewayv1.GroupName, Version: "v1", Kind: "Gateway"},
 		v1alpha1.GroupVersion.WithKind(v1alpha1.KindTailscaleGateway),
+		v1alpha1.GroupVersion.WithKind(v1alpha1.KindTailscaleEndpoints),
 		v1alpha1.GroupVersion.WithKind(v1alpha1.KindTailscaleRoutePolicy),
 	} {
 		_, err := mapper.RESTMapping(k.GroupKind(), k.Version)
@@ -167,6 +177,15 @@ func (c *Controllers) Prime(ctx context.Context) error {
 			return err
 		}
 	}
+	var endpoints v1alpha1.TailscaleEndpointsList
+	if err := c.mgr.GetClient().List(ctx, &endpoints); err != nil {
+		return fmt.Errorf("list TailscaleEndpoints: %w", err)
+	}
+	for i := range endpoints.Items {
+		if err := c.backends.Set(ctx, &endpoints.Items[i]); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -199,6 +218,10 @@ func (c *Controllers) wakeAll(ctx context.Context) error {
 	if err := c.mgr.GetClient().List(ctx, &gateways); err != nil {
 		return fmt.Errorf("list TailscaleGateways: %w", err)
 	}
+	var endpoints v1alpha1.TailscaleEndpointsList
+	if err := c.mgr.GetClient().List(ctx, &endpoints); err != nil {
+		return fmt.Errorf("list TailscaleEndpoints: %w", err)
+	}
 	var policies v1alpha1.TailscaleRoutePolicyList
 	if err := c.mgr.GetClient().List(ctx, &policies); err != nil {
 		return fmt.Errorf("list TailscaleRoutePolicies: %w", err)
@@ -209,6 +232,11 @@ func (c *Controllers) wakeAll(ctx context.Context) error {
 	}
 	for i := range gateways.Items {
 		if !send(ctx, c.status, &gateways.Items[i]) {
+			return nil
+		}
+	}
+	for i := range endpoints.Items {
+		if !send(ctx, c.endpoints, &endpoints.Items[i]) {
 			return nil
 		}
 	}

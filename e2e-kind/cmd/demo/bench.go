@@ -35,7 +35,7 @@ const (
 const localObjects = `
 apiVersion: v1
 kind: Service
-metadata: {name: local, namespace: default, annotations: {gateway.tailscale.com/exclude-from-discovery: "true"}}
+metadata: {name: local, namespace: default, annotations: {gateway.tailscale.com/expose: "false"}}
 spec: {ports: [{port: 80, targetPort: 9080}]}
 ---
 apiVersion: discovery.k8s.io/v1

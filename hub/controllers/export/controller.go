@@ -15,6 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -105,11 +106,13 @@ func (c *Controller) reconcileService(ctx context.Context, req mcreconcile.Reque
 	}
 	var wanted []federation.Export
 	svc := &corev1.Service{}
-	err = cl.GetClient().Get(ctx, req.NamespacedName, svc)
-	if err == nil {
+	switch err = cl.GetClient().Get(ctx, req.NamespacedName, svc); {
+	case err == nil:
 		wanted, err = c.exportsOfService(ctx, req, cl, svc)
+	case apierrors.IsNotFound(err):
+		wanted, err = c.exportsOutside(ctx, req, cl)
 	}
-	if client.IgnoreNotFound(err) != nil {
+	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("read the Service: %w", err)
 	}
 	return ctrl.Result{}, c.tell(ctx, owner{req.ClusterName, federation.KindService, req.NamespacedName}, wanted)
@@ -129,6 +132,22 @@ func (c *Controller) exportsOfService(ctx context.Context, req mcreconcile.Reque
 		return nil, nil
 	}
 	return []federation.Export{x}, nil
+}
+
+// exportsOutside returns what is exported under the name of a Service that does not exist.
+func (c *Controller) exportsOutside(ctx context.Context, req mcreconcile.Request, cl cluster.Cluster) ([]federation.Export, error) {
+	sets, err := c.endpointsOf(ctx, member{cl, req.ClusterName}, req.Namespace)
+	if err != nil || len(sets) == 0 {
+		return nil, err
+	}
+	gateways, err := c.gateways(ctx, req.ClusterName, cl)
+	if err != nil {
+		return nil, err
+	}
+	if x, ok := planOutside(federation.ClusterID(req.ClusterName), gateways, sets, req.NamespacedName); ok {
+		return []federation.Export{x}, nil
+	}
+	return nil, nil
 }
 
 func (c *Controller) reconcileGateway(ctx context.Context, req mcreconcile.Request) (ctrl.Result, error) {

@@ -47,6 +47,7 @@ func TestController(t *testing.T) {
 	f.testExports(t)
 	f.testOneSliceOneExport(t)
 	f.testListeners(t)
+	f.testOutside(t)
 	f.testLeave(t)
 	f.testDeletedWhileAway(t)
 }
@@ -123,8 +124,8 @@ func (f *fixture) testExports(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := filepath.FromSlash("../../../deploy/crds/gateway.tailscale.com_tailscalegateways.yaml")
-	if err := f.api.ApplyFiles(t.Context(), found.EnvoyGatewayCRDs[0], own); err != nil {
+	crds := filepath.FromSlash("../../../deploy/crds/gateway.tailscale.com_")
+	if err := f.api.ApplyFiles(t.Context(), found.EnvoyGatewayCRDs[0], crds+"tailscalegateways.yaml", crds+"tailscaleendpoints.yaml"); err != nil {
 		t.Fatal(err)
 	}
 	tg := tsgw("default", "main")
@@ -164,6 +165,40 @@ func (f *fixture) testListeners(t *testing.T) {
 	listener.Ready, listener.Desired = 1, 1
 	f.sink.await(t, exported(webKey, 0), exported(apiKey, 0), listener)
 	f.delete(t, gw)
+	f.sink.await(t, exported(webKey, 0), exported(apiKey, 0))
+}
+
+// testOutside: an endpoint with an external target is exported under its name, until a Service has that name.
+func (f *fixture) testOutside(t *testing.T) {
+	httpbin := federation.ExportKey{Cluster: "c1", Service: federation.Service("default", "httpbin")}
+	outside := func(port uint16, app federation.AppProtocol) federation.Export {
+		return federation.Export{
+			Key: httpbin, Tailnet: "prod", TailnetRef: "prod-tailnet", Ready: 1, Desired: 1,
+			Ports: []federation.Port{{Port: port, Protocol: federation.TCP, App: app}},
+		}
+	}
+	set := &v1alpha1.TailscaleEndpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "set"}}
+	set.Spec = v1alpha1.TailscaleEndpointsSpec{Tailnet: "prod-tailnet", Endpoints: []v1alpha1.TailscaleEndpoint{
+		{Name: "httpbin", ExternalTarget: "httpbin.example.com:80", Port: 80, Protocol: v1alpha1.EndpointHTTP},
+		{Name: "in-the-tailnet", TailscaleIP: "100.64.1.1", Port: 80},
+	}}
+	f.create(t, set)
+	f.sink.await(t, exported(webKey, 0), exported(apiKey, 0), outside(80, federation.AppHTTP))
+	set.Spec.Endpoints[0].Port, set.Spec.Endpoints[0].Protocol = 443, v1alpha1.EndpointHTTPS
+	f.update(t, set)
+	f.sink.await(t, exported(webKey, 0), exported(apiKey, 0), outside(443, federation.AppHTTPS))
+	svc := newService("httpbin")
+	f.create(t, svc)
+	f.sink.await(t, exported(webKey, 0), exported(apiKey, 0), exported(httpbin, 0))
+	f.delete(t, svc)
+	f.sink.await(t, exported(webKey, 0), exported(apiKey, 0), outside(443, federation.AppHTTPS))
+	set.Spec.Tailnet = "another-tailnet" // which no TailscaleGateway joins
+	f.update(t, set)
+	f.sink.await(t, exported(webKey, 0), exported(apiKey, 0))
+	set.Spec.Tailnet = "prod-tailnet"
+	f.update(t, set)
+	f.sink.await(t, exported(webKey, 0), exported(apiKey, 0), outside(443, federation.AppHTTPS))
+	f.delete(t, set)
 	f.sink.await(t, exported(webKey, 0), exported(apiKey, 0))
 }
 

@@ -89,7 +89,8 @@ func exportable(svc *corev1.Service) bool {
 	return svc.DeletionTimestamp.IsZero() &&
 		svc.Spec.Type != corev1.ServiceTypeExternalName &&
 		svc.Spec.ClusterIP != corev1.ClusterIPNone &&
-		svc.Annotations[v1alpha1.AnnotationExcludeFromDiscovery] != "true"
+		svc.Annotations[v1alpha1.AnnotationExpose] != "false" &&
+		svc.Labels[v1alpha1.LabelVIPService] != "true"
 }
 
 // selectTailnet returns the tailnet that a Service is exported on. One that asks for a VIP by its annotation gets it on
@@ -103,7 +104,7 @@ func selectTailnet(gateways []v1alpha1.TailscaleGateway, svc *corev1.Service) (v
 			}
 		}
 	}
-	if svc.Annotations[v1alpha1.AnnotationPublishVIP] != "true" {
+	if svc.Annotations[v1alpha1.AnnotationExpose] != "true" {
 		return v1alpha1.TailnetConfig{}, false
 	}
 	slices.SortStableFunc(all, func(a, b v1alpha1.TailscaleGateway) int {

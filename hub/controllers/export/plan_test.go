@@ -40,10 +40,12 @@ func TestPlanServiceSelects(t *testing.T) {
 		{"one-of-several-patterns", list(patterns("x", "y", "w?b", "web")), service("shop", "web"), "prod"},
 		{"other-wildcards-match-nothing", list(patterns("w?b", "[w]eb")), service("shop", "web"), ""},
 		{"excluded-by-pattern", list(discovering(own, v1alpha1.ServiceDiscoveryConfig{ExcludePatterns: []v1alpha1.ServicePattern{"w*"}})), service("shop", "web"), ""},
-		{"excluded-by-annotation", list(own), annotated(service("shop", "web"), v1alpha1.AnnotationExcludeFromDiscovery), ""},
-		{"published-by-annotation", list(own), annotated(service("blog", "web"), v1alpha1.AnnotationPublishVIP), "prod"},
-		{"published-though-disabled", list(discovering(own, v1alpha1.ServiceDiscoveryConfig{Enabled: new(false)})), annotated(service("shop", "web"), v1alpha1.AnnotationPublishVIP), "prod"},
-		{"exclusion-is-stronger-than-publication", list(own), annotated(annotated(service("shop", "web"), v1alpha1.AnnotationPublishVIP), v1alpha1.AnnotationExcludeFromDiscovery), ""},
+		{"excluded-by-annotation", list(own), exposed(service("shop", "web"), "false"), ""},
+		{"published-by-annotation", list(own), exposed(service("blog", "web"), "true"), "prod"},
+		{"published-though-disabled", list(discovering(own, v1alpha1.ServiceDiscoveryConfig{Enabled: new(false)})), exposed(service("shop", "web"), "true"), "prod"},
+		{"another-value-says-nothing", list(own), exposed(service("shop", "web"), "no"), "prod"},
+		{"not-exposed-comes-before-its-full-name", list(patterns("web")), exposed(service("shop", "web"), "false"), ""},
+		{"stands-for-a-vip-itself", list(own), labelled(exposed(service("shop", "web"), "true"), v1alpha1.LabelVIPService, "true"), ""},
 		{"wildcard-leaves-out-kube-system", list(patterns("*/*")), service("kube-system", "kube-dns"), ""},
 		{"wildcard-leaves-out-envoy-gateway-system", list(patterns("*/*")), service("envoy-gateway-system", "envoy-gateway"), ""},
 		{"wildcard-leaves-out-the-api-server", list(discovering(tsgw("default", "main"), v1alpha1.ServiceDiscoveryConfig{})), service("default", "kubernetes"), ""},
@@ -57,7 +59,7 @@ func TestPlanServiceSelects(t *testing.T) {
 		{"first-tailnet-that-selects", list(withTailnet(discovering(own, v1alpha1.ServiceDiscoveryConfig{Patterns: []v1alpha1.ServicePattern{"api"}}), "staging")), service("shop", "web"), "staging"},
 		{"older-object-first", list(named(aged(tsgw("shop", "second"), 2), "young"), named(aged(tsgw("shop", "first"), 1), "old")), service("shop", "web"), "old"},
 		{"conflicting-object-does-not-count", list(named(aged(discovering(own, v1alpha1.ServiceDiscoveryConfig{Enabled: new(false)}), 1), "old"), named(aged(own, 2), "young")), service("shop", "web"), ""},
-		{"publication-prefers-own-namespace", list(named(aged(tsgw("ops", "a"), 1), "ops"), named(aged(discovering(tsgw("shop", "b"), v1alpha1.ServiceDiscoveryConfig{Enabled: new(false)}), 2), "shop")), annotated(service("shop", "web"), v1alpha1.AnnotationPublishVIP), "shop"},
+		{"publication-prefers-own-namespace", list(named(aged(tsgw("ops", "a"), 1), "ops"), named(aged(discovering(tsgw("shop", "b"), v1alpha1.ServiceDiscoveryConfig{Enabled: new(false)}), 2), "shop")), exposed(service("shop", "web"), "true"), "shop"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -190,8 +192,8 @@ func edited(s *corev1.Service, edit func(*corev1.Service)) *corev1.Service {
 	return s
 }
 
-func annotated(s *corev1.Service, annotation string) *corev1.Service {
-	metav1.SetMetaDataAnnotation(&s.ObjectMeta, annotation, "true")
+func exposed(s *corev1.Service, value string) *corev1.Service {
+	metav1.SetMetaDataAnnotation(&s.ObjectMeta, v1alpha1.AnnotationExpose, value)
 	return s
 }
 

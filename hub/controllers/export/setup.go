@@ -39,6 +39,8 @@ const (
 var (
 	gatewayKind          = schema.GroupVersion(gatewayv1.GroupVersion).WithKind("Gateway")
 	tailscaleGatewayKind = v1alpha1.GroupVersion.WithKind(v1alpha1.KindTailscaleGateway)
+
+	tailscaleEndpointsKind = v1alpha1.GroupVersion.WithKind(v1alpha1.KindTailscaleEndpoints)
 )
 
 func envoyOfGateway(namespace, name string) string { return "gateway/" + namespace + "/" + name }
@@ -88,10 +90,19 @@ func (c *Controller) addServices(mgr mcmanager.Manager) error {
 		Named("export-service").
 		WithOptions(options(mgr)).
 		For(&corev1.Service{}).
-		Watches(&discoveryv1.EndpointSlice{}, mapped(func(_ context.Context, _ cluster.Cluster, o client.Object) []types.NamespacedName {
+		Watches(&discoveryv1.EndpointSlice{}, mapped(func(_ context.Context, _ member, o client.Object) []types.NamespacedName {
 			return []types.NamespacedName{{Namespace: o.GetNamespace(), Name: o.GetLabels()[discoveryv1.LabelServiceName]}}
 		})).
-		Watches(&v1alpha1.TailscaleGateway{}, mapped(allServices), c.servedOnly(tailscaleGatewayKind), onSpecChange).
+		Watches(&v1alpha1.TailscaleGateway{}, mapped(func(ctx context.Context, m member, _ client.Object) []types.NamespacedName {
+			names, err := c.allNames(ctx, m)
+			if err != nil { // the cache is synced, so the list itself must be wrong
+				ctrl.LoggerFrom(ctx).Error(err, "cannot list objects of a member to be looked at again")
+			}
+			return names
+		}), c.servedOnly(tailscaleGatewayKind), onSpecChange).
+		Watches(&v1alpha1.TailscaleEndpoints{}, mapped(func(_ context.Context, _ member, o client.Object) []types.NamespacedName {
+			return outsideNames(o.(*v1alpha1.TailscaleEndpoints))
+		}), c.servedOnly(tailscaleEndpointsKind), onChange).
 		Build(mcreconcile.Func(c.reconcileService))
 	if err != nil {
 		return err
@@ -104,11 +115,9 @@ func (c *Controller) addGateways(mgr mcmanager.Manager) error {
 		Named("export-gateway").
 		WithOptions(options(mgr)).
 		For(&gatewayv1.Gateway{}, c.servedOnly(gatewayKind), onChange).
-		Watches(&corev1.Service{}, mapped(func(ctx context.Context, cl cluster.Cluster, o client.Object) []types.NamespacedName {
-			return gatewaysOfEnvoy(ctx, cl, o)
-		}), c.servedOnly(gatewayKind)).
+		Watches(&corev1.Service{}, mapped(gatewaysOfEnvoy), c.servedOnly(gatewayKind)).
 		Watches(&discoveryv1.EndpointSlice{}, mapped(gatewaysOfSlice), c.servedOnly(gatewayKind)).
-		Watches(&v1alpha1.TailscaleGateway{}, mapped(func(_ context.Context, _ cluster.Cluster, o client.Object) []types.NamespacedName {
+		Watches(&v1alpha1.TailscaleGateway{}, mapped(func(_ context.Context, _ member, o client.Object) []types.NamespacedName {
 			return []types.NamespacedName{{Namespace: o.GetNamespace(), Name: o.(*v1alpha1.TailscaleGateway).Spec.GatewayRef.Name}}
 		}), c.servedOnly(tailscaleGatewayKind), onSpecChange).
 		Build(mcreconcile.Func(c.reconcileGateway))
@@ -131,12 +140,18 @@ func (c *Controller) servedOnly(kind schema.GroupVersionKind) mcbuilder.EngageOp
 	return mcbuilder.WithClusterFilter(func(name multicluster.ClusterName, _ cluster.Cluster) bool { return c.clusters.Serves(name, kind) })
 }
 
-// mapped enqueues what a function finds for an object of a member.
-func mapped(find func(context.Context, cluster.Cluster, client.Object) []types.NamespacedName) mchandler.TypedEventHandlerFunc[client.Object, mcreconcile.Request] {
+// member is an engaged member cluster.
+type member struct {
+	cluster.Cluster
+	name multicluster.ClusterName
+}
+
+// mapped enqueues what a function finds for an object of a member, as it was and as it is.
+func mapped(find func(context.Context, member, client.Object) []types.NamespacedName) mchandler.TypedEventHandlerFunc[client.Object, mcreconcile.Request] {
 	return func(name multicluster.ClusterName, cl cluster.Cluster) mchandler.EventHandler {
 		return mchandler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
 			var out []reconcile.Request
-			for _, n := range find(ctx, cl, o) {
+			for _, n := range find(ctx, member{cl, name}, o) {
 				out = append(out, reconcile.Request{NamespacedName: n})
 			}
 			return out
@@ -144,19 +159,29 @@ func mapped(find func(context.Context, cluster.Cluster, client.Object) []types.N
 	}
 }
 
-// allServices lists the Services of a member: what a TailscaleGateway selects may have changed for each of them.
-func allServices(ctx context.Context, cl cluster.Cluster, _ client.Object) []types.NamespacedName {
+// allNames lists all names under which a member may export a Service: what a TailscaleGateway selects or joins may have
+// changed for each of them.
+func (c *Controller) allNames(ctx context.Context, m member) ([]types.NamespacedName, error) {
 	var list corev1.ServiceList
-	return namesOf(ctx, cl, &list, func() (out []types.NamespacedName) {
-		for i := range list.Items {
-			out = append(out, client.ObjectKeyFromObject(&list.Items[i]))
-		}
-		return out
-	})
+	if err := m.GetClient().List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("list the Services: %w", err)
+	}
+	sets, err := c.endpointsOf(ctx, m, "")
+	if err != nil {
+		return nil, err
+	}
+	var out []types.NamespacedName
+	for i := range list.Items {
+		out = append(out, client.ObjectKeyFromObject(&list.Items[i]))
+	}
+	for i := range sets {
+		out = append(out, outsideNames(&sets[i])...)
+	}
+	return out, nil
 }
 
 // gatewaysOfEnvoy returns the Gateways whose proxies are reached by a Service, if it is one of Envoy's.
-func gatewaysOfEnvoy(ctx context.Context, cl cluster.Cluster, svc client.Object) []types.NamespacedName {
+func gatewaysOfEnvoy(ctx context.Context, cl member, svc client.Object) []types.NamespacedName {
 	labels := svc.GetLabels()
 	if name := labels[labelGatewayName]; name != "" {
 		return []types.NamespacedName{{Namespace: labels[labelGatewayNamespace], Name: name}}
@@ -177,7 +202,7 @@ func gatewaysOfEnvoy(ctx context.Context, cl cluster.Cluster, svc client.Object)
 }
 
 // gatewaysOfSlice returns the Gateways whose proxies are the endpoints of a slice.
-func gatewaysOfSlice(ctx context.Context, cl cluster.Cluster, slice client.Object) []types.NamespacedName {
+func gatewaysOfSlice(ctx context.Context, cl member, slice client.Object) []types.NamespacedName {
 	svc := &corev1.Service{}
 	key := types.NamespacedName{Namespace: slice.GetNamespace(), Name: slice.GetLabels()[discoveryv1.LabelServiceName]}
 	if err := cl.GetClient().Get(ctx, key, svc); err != nil {
@@ -201,7 +226,11 @@ func (c *Controller) list(ctx context.Context, name multicluster.ClusterName, cl
 	request := func(o types.NamespacedName) mcreconcile.Request {
 		return mcreconcile.Request{ClusterName: name, Request: reconcile.Request{NamespacedName: o}}
 	}
-	for _, o := range allServices(ctx, cl, nil) {
+	names, err := c.allNames(ctx, member{cl, name})
+	if err != nil {
+		return err
+	}
+	for _, o := range names {
 		if _, err := c.reconcileService(ctx, request(o)); err != nil {
 			return err
 		}
