@@ -28,7 +28,8 @@ import (
 const (
 	GatewayPort   = 10080 // Envoy's, for the Gateway's listener on port 80
 	APIServerPort = 6443
-	StatusPort    = 9470 // the spoke's and the hub's
+	StatusPort    = 9470 // the spoke's
+	HubStatusPort = 9471
 )
 
 // Management is the name of the machine with the hub.
@@ -53,6 +54,10 @@ type Options struct {
 	CRDs string
 	// Members are the member clusters; Workload those of them that run webapp.
 	Members, Workload []string
+	// Standalone is set where the first member is the management cluster too, and there is no other one.
+	Standalone bool
+	// Objects replace those that each member gets besides its GatewayClass: the Gateway and the TailscaleGateway of the demo.
+	Objects string
 	// FailbackDelay is the hub's.
 	FailbackDelay time.Duration
 	// Progress hears of every step that is done.
@@ -134,7 +139,11 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	o.Progress(Step{What: "tailnet: control server, DERP, STUN, admin API", Took: time.Since(start)})
 
 	g, ctx := errgroup.WithContext(ctx)
-	for _, name := range append([]string{Management}, o.Members...) {
+	machines := o.Members
+	if !o.Standalone {
+		machines = append([]string{Management}, o.Members...)
+	}
+	for _, name := range machines {
 		g.Go(func() error { return l.Boot(ctx, name) })
 	}
 	return l, g.Wait()
@@ -166,9 +175,13 @@ func (l *Lab) Gateway(name string) string {
 	return "http://" + netip.AddrPortFrom(l.Addr(name), GatewayPort).String()
 }
 
-// Status is the URL of a spoke's status server, or of the hub's.
+// Status is the URL of a spoke's status server, or of the hub's in the management cluster.
 func (l *Lab) Status(name string) string {
-	return "http://" + netip.AddrPortFrom(l.Addr(name), StatusPort).String()
+	port := uint16(StatusPort)
+	if name == Management {
+		port = HubStatusPort
+	}
+	return "http://" + netip.AddrPortFrom(l.Addr(name), port).String()
 }
 
 // MintKey makes an auth key, as an administrator would in the console.

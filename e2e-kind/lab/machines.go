@@ -32,33 +32,42 @@ type config struct {
 	Pods     netip.Prefix
 	Members  []string
 	Workload bool
+	// Objects are those of [Options].
+	Objects string
 
 	Programs Programs
 	Assets   assets.Paths
 	CRDs     string
 
 	ControlURL    string
-	JoinKey       string
 	FailbackDelay time.Duration
+	// JoinKey is the spoke's, HubKey the hub's; each is empty on a machine that has none.
+	JoinKey, HubKey string
 }
 
 func (l *Lab) config(name string) (config, error) {
-	tag := "tag:tailgate-spoke"
-	if name == Management {
-		tag = "tag:tailgate-hub"
-	}
-	key, err := l.MintKey(tag)
-	if err != nil {
-		return config{}, fmt.Errorf("mint a join key for %s: %w", name, err)
-	}
 	ip := l.Addr(name)
-	return config{
-		Name: name, IP: ip, Dir: l.Dir(name), Members: l.o.Members, Workload: slices.Contains(l.o.Workload, name),
+	c := config{
+		Name: name, IP: ip, Dir: l.Dir(name), Members: l.o.Members, Workload: slices.Contains(l.o.Workload, name), Objects: l.o.Objects,
 		// Pods of different clusters must not share addresses, or traffic could reach the right pod by accident.
 		Pods:     netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 50, ip.As4()[3], 0}), 24),
 		Programs: l.o.Programs, Assets: l.assets, CRDs: l.o.CRDs,
-		ControlURL: l.tailnet.URL(), JoinKey: key, FailbackDelay: l.o.FailbackDelay,
-	}, nil
+		ControlURL: l.tailnet.URL(), FailbackDelay: l.o.FailbackDelay,
+	}
+	keys := map[string]*string{}
+	if name != Management {
+		keys["tag:tailgate-spoke"] = &c.JoinKey
+	}
+	if name == Management || l.o.Standalone && name == l.o.Members[0] {
+		keys["tag:tailgate-hub"] = &c.HubKey
+	}
+	for tag, key := range keys {
+		var err error
+		if *key, err = l.MintKey(tag); err != nil {
+			return config{}, fmt.Errorf("mint a join key for %s: %w", name, err)
+		}
+	}
+	return c, nil
 }
 
 // node is a machine, from the inside.

@@ -44,6 +44,11 @@ func (n *node) management(ctx context.Context) error {
 	if err := n.controlPlane(ctx); err != nil {
 		return err
 	}
+	return n.hub(ctx)
+}
+
+// hub starts the hub on the machine's own API server, with the objects that an administrator makes for it.
+func (n *node) hub(ctx context.Context) error {
 	var objects strings.Builder
 	fmt.Fprintf(&objects, managementObjects, oauthClient.ID, oauthClient.Secret, n.ControlURL, n.ControlURL)
 	for _, m := range n.Members {
@@ -52,14 +57,14 @@ func (n *node) management(ctx context.Context) error {
 	if err := n.plane.ApplyYAML(ctx, []byte(objects.String())); err != nil {
 		return err
 	}
-	status := netip.AddrPortFrom(n.IP, StatusPort)
+	status := netip.AddrPortFrom(n.IP, HubStatusPort)
 	_, err := n.supervisor.Start(ctx, machine.Process{
 		Name: "hub", Path: n.Programs.Hub, LogFile: n.path("hub.log"), Restart: true,
 		Args: []string{
 			"run", "--kubeconfig", n.plane.AdminKubeconfig(), "--state-dir", n.path("hub"), "--control-url", n.ControlURL,
 			"--tailnet", "production-tailnet", "--status-addr", status.String(), "--failback-delay", n.FailbackDelay.String(),
 		},
-		Env:   environ("TAILGATE_JOIN_KEY=" + n.JoinKey),
+		Env:   environ("TAILGATE_JOIN_KEY=" + n.HubKey),
 		Ready: ready(status),
 	})
 	if err != nil {

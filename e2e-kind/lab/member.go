@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -17,7 +18,7 @@ import (
 // webappPort is where the workload's pods listen. Their addresses are the machine's, and Envoy Gateway has 8080 on all of them.
 const webappPort = 9080
 
-const memberObjects = `
+const gatewayClass = `
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata: {name: eg}
@@ -25,6 +26,9 @@ spec:
   controllerName: gateway.envoyproxy.io/gatewayclass-controller
   parametersRef: {group: gateway.envoyproxy.io, kind: EnvoyProxy, name: tailgate, namespace: envoy-gateway-system}
 ---
+`
+
+const memberObjects = `
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: main-gateway, namespace: default}
@@ -51,6 +55,11 @@ func (n *node) member(ctx context.Context) error {
 	if err := n.controlPlane(ctx, n.Assets.EnvoyGatewayCRDs...); err != nil {
 		return err
 	}
+	if n.HubKey != "" {
+		if err := n.hub(ctx); err != nil {
+			return err
+		}
+	}
 	settings, err := n.bootstrap(ctx)
 	if err != nil {
 		return err
@@ -70,7 +79,7 @@ func (n *node) member(ctx context.Context) error {
 		return err
 	}
 	n.done("Envoy Gateway v1.9.1")
-	if err := n.plane.ApplyYAML(ctx, []byte(memberObjects)); err != nil {
+	if err := n.plane.ApplyYAML(ctx, []byte(gatewayClass+cmp.Or(n.Objects, memberObjects))); err != nil {
 		return err
 	}
 	return n.envoy(ctx)

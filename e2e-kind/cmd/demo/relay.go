@@ -25,7 +25,7 @@ var relayed = []struct {
 	{lab.Management, lab.APIServerPort},
 	{"cluster1", lab.APIServerPort}, {"cluster2", lab.APIServerPort}, {"cluster3", lab.APIServerPort},
 	{"cluster1", lab.GatewayPort}, {"cluster2", lab.GatewayPort}, {"cluster3", lab.GatewayPort},
-	{lab.Management, lab.StatusPort},
+	{lab.Management, lab.HubStatusPort},
 	{"cluster1", lab.StatusPort}, {"cluster2", lab.StatusPort}, {"cluster3", lab.StatusPort},
 }
 
@@ -127,7 +127,7 @@ func (r *relays) invite(p *printer, l *lab.Lab, dir string) error {
 	for _, m := range members {
 		p.text("  curl http://%s/cross-cluster/webapp-cluster2/   # through the gateway of %s\n", r.addr(m, lab.GatewayPort), m)
 	}
-	p.text("\n  curl http://%s/api/v1/journal   # the hub's decisions\n", r.addr(lab.Management, lab.StatusPort))
+	p.text("\n  curl http://%s/api/v1/journal   # the hub's decisions\n", r.addr(lab.Management, lab.HubStatusPort))
 	for _, m := range members {
 		p.text("  curl http://%s/status   # the spoke of %s\n", r.addr(m, lab.StatusPort), m)
 	}
