@@ -2,6 +2,7 @@ package federation_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,5 +102,116 @@ func TestParseAppProtocol(t *testing.T) {
 	}
 	if s := federation.AppProtocol(99).String(); s != "AppProtocol(99)" {
 		t.Errorf("an unknown one is called %q", s)
+	}
+}
+
+// TestCompare has each type's values in their order; every pair must compare so, both ways.
+func TestCompare(t *testing.T) {
+	web, api, http := federation.Service("shop", "web"), federation.Service("shop", "api"), federation.Listener("infra", "main", "http")
+	inOrder(t, "services", federation.ServiceID.Compare, http, federation.Service("blog", "web"), api, web)
+	inOrder(t, "exports, the copies of a service together", federation.ExportKey.Compare,
+		federation.ExportKey{Cluster: "c2", Service: api}, federation.ExportKey{Cluster: "c1", Service: web}, federation.ExportKey{Cluster: "c2", Service: web})
+	inOrder(t, "ports", federation.Port.Compare,
+		federation.Port{Name: "z", Port: 53, Protocol: federation.TCP}, federation.Port{Name: "a", Port: 53, Protocol: federation.UDP},
+		federation.Port{Name: "b", Port: 53, Protocol: federation.UDP}, federation.Port{Name: "b", Port: 53, Protocol: federation.UDP, App: federation.AppTLS},
+		federation.Port{Name: "a", Port: 80, Protocol: federation.TCP})
+	inOrder(t, "targets", federation.Target.Compare,
+		federation.Target{Cluster: "c1"}, federation.Target{Cluster: "c1", Service: api}, federation.Target{Cluster: "c1", Service: web}, federation.Target{Cluster: "c2"})
+}
+
+func inOrder[T any](t *testing.T, what string, compare func(a, b T) int, values ...T) {
+	t.Helper()
+	for i := range values {
+		for j := range values {
+			if got := compare(values[i], values[j]); sign(got) != sign(i-j) {
+				t.Errorf("%s: %v against %v is %d", what, values[i], values[j], got)
+			}
+		}
+	}
+}
+
+func sign(n int) int { return max(-1, min(1, n)) }
+
+func TestNames(t *testing.T) {
+	web := federation.Service("shop", "web")
+	for _, tc := range []struct {
+		value interface{ String() string }
+		want  string
+	}{
+		{web, "Service/shop/web"},
+		{federation.Listener("infra", "main", "http"), "Listener/infra/main/http"},
+		{federation.ExportKey{Cluster: "c1", Service: web}, "c1/Service/shop/web"},
+		{federation.Target{Cluster: "c1"}, "c1"},
+		{federation.Target{Cluster: "c1", Service: web}, "c1/Service/shop/web"},
+		{federation.Degraded, "degraded"},
+		{federation.Health(9), "Health(9)"},
+	} {
+		if got := tc.value.String(); got != tc.want {
+			t.Errorf("%#v is written %q, want %q", tc.value, got, tc.want)
+		}
+	}
+	if gateway, listener := federation.Listener("infra", "main", "http").Gateway(); gateway != "main" || listener != "http" {
+		t.Errorf("the listener is %q of the Gateway %q", listener, gateway)
+	}
+}
+
+func TestInterest(t *testing.T) {
+	web, api := federation.Service("shop", "web"), federation.Service("shop", "api")
+	some := federation.Interest{Services: []federation.ServiceID{api}}
+	for name, tc := range map[string]struct {
+		in    federation.Interest
+		wants []federation.ServiceID
+	}{
+		"nothing":    {federation.Interest{}, nil},
+		"one":        {some, []federation.ServiceID{api}},
+		"everything": {federation.Interest{All: true}, []federation.ServiceID{api, web}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, id := range []federation.ServiceID{api, web} {
+				if got := tc.in.Wants(id); got != slices.Contains(tc.wants, id) {
+					t.Errorf("wants %s: %v", id, got)
+				}
+			}
+			if !tc.in.Equal(tc.in) || (name == "one") != tc.in.Equal(some) {
+				t.Error("it is equal to what it is not, or not to itself")
+			}
+		})
+	}
+}
+
+// TestEqualSeesEachField changes one field of an export at a time.
+func TestEqualSeesEachField(t *testing.T) {
+	make := func(edit func(*federation.Export)) federation.Export {
+		x := federation.Export{
+			Key: federation.ExportKey{Cluster: "c1", Service: federation.Service("shop", "web")}, Tailnet: "production", TailnetRef: "production-tailnet",
+			Ports: []federation.Port{{Name: "http", Port: 80, Protocol: federation.TCP}}, Ready: 1, Desired: 2, Labels: map[string]string{"tier": "web"}, Federated: true,
+		}
+		edit(&x)
+		return x
+	}
+	same := make(func(*federation.Export) {})
+	if !same.Equal(make(func(*federation.Export) {})) {
+		t.Error("two of the same are not equal")
+	}
+	for name, edit := range map[string]func(*federation.Export){
+		"key":         func(x *federation.Export) { x.Key.Cluster = "c2" },
+		"tailnet":     func(x *federation.Export) { x.Tailnet = "staging" },
+		"tailnet-ref": func(x *federation.Export) { x.TailnetRef = "staging" },
+		"ports":       func(x *federation.Export) { x.Ports[0].App = federation.AppH2C },
+		"ready":       func(x *federation.Export) { x.Ready = 2 },
+		"desired":     func(x *federation.Export) { x.Desired = 1 },
+		"labels":      func(x *federation.Export) { x.Labels["tier"] = "db" },
+		"federated":   func(x *federation.Export) { x.Federated = false },
+	} {
+		if same.Equal(make(edit)) {
+			t.Errorf("%s: the change is not seen", name)
+		}
+	}
+}
+
+func TestAVIPWithoutAClusterIsFederated(t *testing.T) {
+	own := federation.VIP{Owner: federation.ExportKey{Cluster: "c1", Service: federation.Service("shop", "web")}}
+	if own.Federated() || !(federation.VIP{Owner: federation.ExportKey{Service: own.Owner.Service}}).Federated() {
+		t.Error("the VIP of an export is federated, or that of a service is not")
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -251,4 +253,18 @@ func services(ks []federation.ExportKey) []federation.ServiceID {
 	}
 	slices.SortFunc(out, federation.ServiceID.Compare)
 	return out
+}
+
+// TestKnownIsTheIDThatTheTableHolds: exports that take theirs from the table share its strings.
+func TestKnownIsTheIDThatTheTableHolds(t *testing.T) {
+	table := endpoints.NewTable()
+	table.Add(federation.ExportKey{Cluster: "c1", Service: webapp})
+	again := federation.ServiceID{Kind: webapp.Kind, Namespace: strings.Clone(webapp.Namespace), Name: strings.Clone(webapp.Name)}
+	known := table.Known(again)
+	if known != webapp || unsafe.StringData(known.Name) != unsafe.StringData(webapp.Name) {
+		t.Errorf("%v is another copy", known)
+	}
+	if stranger := federation.Service("x", "y"); table.Known(stranger) != stranger {
+		t.Error("an unknown service is known as another one")
+	}
 }

@@ -84,3 +84,15 @@ func TestExplain(t *testing.T) {
 		t.Errorf("%d failed, %v; want the one that was kept", failed, err)
 	}
 }
+
+// TestShrink finds the one fault among harmless ones that breaks an invariant.
+func TestShrink(t *testing.T) {
+	bad := sim.Fault{At: 3 * time.Second, Kind: "earthquake", A: "c1"}
+	faults := []sim.Fault{
+		{At: time.Second, For: time.Second, Kind: sim.HubCrash}, {At: 2 * time.Second, For: time.Second, Kind: sim.HubCrash}, bad,
+		{At: 4 * time.Second, For: time.Second, Kind: sim.HubCrash},
+	}
+	if small := shrink(sim.NewScenario(5), faults, "schedule", 50); len(small) != 1 || small[0] != bad {
+		t.Errorf("shrunk to %v, want the one that breaks it", small)
+	}
+}
