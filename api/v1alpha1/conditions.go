@@ -16,7 +16,7 @@ const (
 	// True: what the object says is valid and everything it refers to exists; a MemberCluster was let in by an
 	// administrator. Reason: Accepted.
 	//
-	// False: TailscaleTailnet: SecretNotFound, SecretInvalid. TailscaleGateway: GatewayNotFound, TailnetNotFound,
+	// False: TailscaleTailnet: SecretNotFound, SecretForbidden, SecretInvalid, Invalid. TailscaleGateway: GatewayNotFound, TailnetNotFound,
 	// Conflict, Invalid. TailscaleEndpoints: TailnetNotFound, Invalid. MemberCluster: NotAccepted, ClusterIDTaken.
 	// FailoverPolicy: Invalid, Shadowed.
 	ConditionAccepted = "Accepted"
@@ -25,11 +25,20 @@ const (
 	//
 	// True: the last call was answered. Reason: Authenticated.
 	//
-	// False: the API refused. Reason: Unauthorized, Forbidden.
+	// False: the API refused the credentials. Reason: Unauthorized, Revoked.
 	//
-	// Unknown: the API did not answer. What exists on the tailnet goes on working; changes wait. Reason:
-	// APIUnreachable, RateLimited.
+	// Unknown: the API did not answer, or was not asked. What exists on the tailnet goes on working; changes wait. Reason:
+	// APIUnreachable, APITimeout, APIError, NameNotResolved, RateLimited, UnexpectedAnswer, IdentityTokenFailed.
 	ConditionAuthenticated = "Authenticated"
+
+	// ConditionValidated says whether the credentials of a TailscaleTailnet may do what the hub needs.
+	//
+	// True: they have all scopes. That they own the tags shows when the first VIP is made. Reason: Validated.
+	//
+	// False: they lack some. Reason: MissingScope, Forbidden.
+	//
+	// Unknown: they could not be tried; the condition Authenticated says why. Reason: that of Authenticated.
+	ConditionValidated = "Validated"
 
 	// ConditionProgrammed says whether Envoy has what a TailscaleGateway asks for.
 	//
@@ -79,6 +88,8 @@ const (
 	ReasonAccepted = "Accepted"
 	// ReasonAuthenticated is the reason of Authenticated=True.
 	ReasonAuthenticated = "Authenticated"
+	// ReasonValidated is the reason of Validated=True.
+	ReasonValidated = "Validated"
 	// ReasonProgrammed is the reason of Programmed=True.
 	ReasonProgrammed = "Programmed"
 	// ReasonConnected is the reason of Connected=True and HubConnected=True.
@@ -103,15 +114,35 @@ const (
 
 	// ReasonSecretNotFound: the Secret with the OAuth client does not exist.
 	ReasonSecretNotFound = "SecretNotFound"
+	// ReasonSecretForbidden: the hub may not read the Secret with the OAuth client.
+	ReasonSecretForbidden = "SecretForbidden"
 	// ReasonSecretInvalid: the Secret lacks the key client_id or client_secret, or one of them is empty.
 	ReasonSecretInvalid = "SecretInvalid"
-	// ReasonUnauthorized: the OAuth client was refused, so it is wrong, revoked or expired.
+	// ReasonUnauthorized: the Tailscale API refuses the credentials, and never took them.
 	ReasonUnauthorized = "Unauthorized"
-	// ReasonForbidden: the OAuth client lacks a scope or may not use a tag; the message names it.
+	// ReasonRevoked: the Tailscale API refuses credentials that it took before, so they were revoked or have expired.
+	ReasonRevoked = "Revoked"
+	// ReasonIdentityTokenFailed: the hub got no identity token from the API server of its own cluster; the message says
+	// why.
+	ReasonIdentityTokenFailed = "IdentityTokenFailed"
+	// ReasonMissingScope: the credentials lack scopes, or may only read; the message names them.
+	ReasonMissingScope = "MissingScope"
+	// ReasonForbidden: the Tailscale API forbids a call for another reason than a scope; the message has it.
 	ReasonForbidden = "Forbidden"
 	// ReasonAPIUnreachable: the API did not answer; for a MemberCluster its API server, for a TailscaleTailnet the
 	// Tailscale API.
 	ReasonAPIUnreachable = "APIUnreachable"
+	// ReasonAPITimeout: the Tailscale API did not answer in time.
+	ReasonAPITimeout = "APITimeout"
+	// ReasonAPIError: the Tailscale API answered that it has a problem of its own (status 5xx).
+	ReasonAPIError = "APIError"
+	// ReasonNameNotResolved: the name of the Tailscale API cannot be resolved where the hub runs.
+	ReasonNameNotResolved = "NameNotResolved"
+	// ReasonUnexpectedAnswer: what answers at apiURL is not the Tailscale API, or does not know the tailnet.
+	ReasonUnexpectedAnswer = "UnexpectedAnswer"
+	// ReasonInUse: the object is deleted and waits until the tailnet has no VIP of this federation left; the message names
+	// those that it has.
+	ReasonInUse = "InUse"
 	// ReasonRateLimited: the Tailscale API asked to be called less often; the message says when the next call is due.
 	ReasonRateLimited = "RateLimited"
 

@@ -163,11 +163,14 @@ func roundTrip(t *testing.T, c client.Client) {
 			},
 		},
 		"tailscale-tailnet": {
-			object: &v1alpha1.TailscaleTailnet{ObjectMeta: clusterMeta, Spec: v1alpha1.TailscaleTailnetSpec{OAuthSecretName: "oauth", Tailnet: "-"}},
+			object: &v1alpha1.TailscaleTailnet{ObjectMeta: clusterMeta, Spec: v1alpha1.TailscaleTailnetSpec{
+				WorkloadIdentity: &v1alpha1.WorkloadIdentity{ClientID: "kHubCNTRL", Audience: "api.tailscale.com/kHubCNTRL"}, Tailnet: "-",
+			}},
 			status: func(o client.Object) {
 				o.(*v1alpha1.TailscaleTailnet).Status = v1alpha1.TailscaleTailnetStatus{
 					ObservedGeneration: 1, Conditions: []metav1.Condition{ready}, DeviceCount: new(int32(0)), VIPCount: new(int32(2)), LastSyncTime: &at,
 					TailnetInfo: &v1alpha1.TailnetInfo{Name: "example.com", MagicDNSSuffix: "tail1234.ts.net"},
+					Credentials: &v1alpha1.TailnetCredentials{Type: v1alpha1.CredentialsWorkloadIdentity, ClientID: "kHubCNTRL", ExpiresAt: &at},
 				}
 			},
 		},

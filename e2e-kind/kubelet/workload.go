@@ -32,6 +32,9 @@ type Workload struct {
 	// others that are local.
 	PodIPs []netip.Addr
 	Port   uint16
+	// Await leaves the Deployment and the Service to somebody else, until whom there is nothing to keep. A target port that
+	// is a name is Port then.
+	Await bool
 	// ReadyPath is what an HTTP probe gets; without it a TCP connection is enough.
 	ReadyPath string
 	// Log hears of changes of readiness, and of what failed and is tried again.
@@ -101,18 +104,23 @@ func (w *Workload) write(ctx context.Context, client kubernetes.Interface, endpo
 	}
 	deployments, services := client.AppsV1().Deployments(w.Namespace), client.CoreV1().Services(w.Namespace)
 	deployment, err := deployments.Get(ctx, w.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
+	if apierrors.IsNotFound(err) && !w.Await {
 		deployment, err = deployments.Create(ctx, w.deployment(), metav1.CreateOptions{})
 	}
 	if err != nil {
 		return fmt.Errorf("make deployment: %w", err)
 	}
 	service, err := services.Get(ctx, w.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
+	if apierrors.IsNotFound(err) && !w.Await {
 		service, err = services.Create(ctx, w.service(), metav1.CreateOptions{})
 	}
 	if err != nil {
 		return fmt.Errorf("make service: %w", err)
+	}
+	for i := range service.Spec.Ports {
+		if p := &service.Spec.Ports[i]; p.TargetPort.Type == intstr.String {
+			p.TargetPort = intstr.FromInt32(int32(w.Port))
+		}
 	}
 	if err := reportEndpoints(ctx, client, service, endpoints); err != nil {
 		return err

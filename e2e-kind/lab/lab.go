@@ -56,8 +56,14 @@ type Options struct {
 	Members, Workload []string
 	// Standalone is set where the first member is the management cluster too, and there is no other one.
 	Standalone bool
-	// Objects replace those that each member gets besides its GatewayClass: the Gateway and the TailscaleGateway of the demo.
-	Objects string
+	// Bare members get nothing but their GatewayClass: no Gateway, no TailscaleGateway, and webapp's objects are awaited.
+	// With Standalone, the hub gets nothing but its accepted members either.
+	Bare bool
+	// Outside are the names of hosts outside of the clusters, with webapp at port 80. Each machine has a copy of its own,
+	// which answers as the cluster "outside".
+	Outside []string
+	// OAuth is the hub's OAuth client, one of the lab's own by default.
+	OAuth tailnet.OAuthClient
 	// FailbackDelay is the hub's.
 	FailbackDelay time.Duration
 	// Progress hears of every step that is done.
@@ -89,7 +95,7 @@ type Lab struct {
 	machines map[string]*machine.Machine
 }
 
-// oauthClient is the hub's.
+// oauthClient is the hub's, where the options name none.
 var oauthClient = tailnet.OAuthClient{ID: "tailgate-hub", Secret: "lab-oauth-secret", Tags: []string{"tag:tailgate-proxy"}}
 
 // policy approves the proxies as hosts of all services; it is what users paste into their policy file.
@@ -107,6 +113,9 @@ const policy = `{
 // Start makes the federation and returns when all of it is ready. It must run in namespaces of its own, see
 // [machine.RunIsolated].
 func Start(ctx context.Context, o Options) (_ *Lab, err error) {
+	if o.OAuth.ID == "" {
+		o.OAuth = oauthClient
+	}
 	paths, err := assets.Find(ctx)
 	if err != nil {
 		return nil, err
@@ -125,7 +134,7 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	start := time.Now()
 	l.tailnet, err = tailnet.New(tailnet.Options{
 		Addr: netip.AddrPortFrom(l.fabric.Addr(), tailnetPort).String(), DERPIP: l.fabric.Addr(),
-		Policy: policy, OAuthClients: []tailnet.OAuthClient{oauthClient},
+		Policy: policy, OAuthClients: []tailnet.OAuthClient{o.OAuth},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start the tailnet: %w", err)

@@ -32,8 +32,10 @@ type config struct {
 	Pods     netip.Prefix
 	Members  []string
 	Workload bool
-	// Objects are those of [Options].
-	Objects string
+	// Bare and Outside are those of [Options], OAuthID and OAuthSecret of its client.
+	Bare                 bool
+	Outside              []string
+	OAuthID, OAuthSecret string
 
 	Programs Programs
 	Assets   assets.Paths
@@ -48,7 +50,8 @@ type config struct {
 func (l *Lab) config(name string) (config, error) {
 	ip := l.Addr(name)
 	c := config{
-		Name: name, IP: ip, Dir: l.Dir(name), Members: l.o.Members, Workload: slices.Contains(l.o.Workload, name), Objects: l.o.Objects,
+		Name: name, IP: ip, Dir: l.Dir(name), Members: l.o.Members, Workload: slices.Contains(l.o.Workload, name), Bare: l.o.Bare,
+		Outside: l.o.Outside, OAuthID: l.o.OAuth.ID, OAuthSecret: l.o.OAuth.Secret,
 		// Pods of different clusters must not share addresses, or traffic could reach the right pod by accident.
 		Pods:     netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 50, ip.As4()[3], 0}), 24),
 		Programs: l.o.Programs, Assets: l.assets, CRDs: l.o.CRDs,

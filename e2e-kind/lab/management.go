@@ -50,7 +50,9 @@ func (n *node) management(ctx context.Context) error {
 // hub starts the hub on the machine's own API server, with the objects that an administrator makes for it.
 func (n *node) hub(ctx context.Context) error {
 	var objects strings.Builder
-	fmt.Fprintf(&objects, managementObjects, oauthClient.ID, oauthClient.Secret, n.ControlURL, n.ControlURL)
+	if !n.Bare {
+		fmt.Fprintf(&objects, managementObjects, n.OAuthID, n.OAuthSecret, n.ControlURL, n.ControlURL)
+	}
 	for _, m := range n.Members {
 		fmt.Fprintf(&objects, memberObject, m)
 	}
@@ -61,7 +63,7 @@ func (n *node) hub(ctx context.Context) error {
 	_, err := n.supervisor.Start(ctx, machine.Process{
 		Name: "hub", Path: n.Programs.Hub, LogFile: n.path("hub.log"), Restart: true,
 		Args: []string{
-			"run", "--kubeconfig", n.plane.AdminKubeconfig(), "--state-dir", n.path("hub"), "--control-url", n.ControlURL,
+			"run", "--kubeconfig", n.plane.AdminKubeconfig(), "--state-dir", n.path("hub"), "--control-url", n.ControlURL, "--api-url", n.ControlURL,
 			"--tailnet", "production-tailnet", "--status-addr", status.String(), "--failback-delay", n.FailbackDelay.String(),
 		},
 		Env:   environ("TAILGATE_JOIN_KEY=" + n.HubKey),

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -79,10 +78,36 @@ func (n *node) member(ctx context.Context) error {
 		return err
 	}
 	n.done("Envoy Gateway v1.9.1")
-	if err := n.plane.ApplyYAML(ctx, []byte(gatewayClass+cmp.Or(n.Objects, memberObjects))); err != nil {
+	objects := gatewayClass
+	if !n.Bare {
+		objects += memberObjects
+	}
+	if err := n.plane.ApplyYAML(ctx, []byte(objects)); err != nil {
 		return err
 	}
 	return n.envoy(ctx)
+}
+
+// outside starts what answers for the hosts outside of the clusters, and returns a file that has their names.
+func (n *node) outside(ctx context.Context) (hosts string, err error) {
+	text := "127.0.0.1 localhost\n"
+	addr := n.Pods.Addr().Next().Next()
+	for _, name := range n.Outside {
+		addr = addr.Next()
+		listen := netip.AddrPortFrom(addr, 80)
+		text += fmt.Sprintf("%s %s\n", addr, name)
+		_, err := n.supervisor.Start(ctx, machine.Process{
+			Name: name, Path: n.Programs.Webapp, LogFile: n.path(name + ".log"), Restart: true,
+			Args:  []string{"--listen", listen.String(), "--cluster", "outside"},
+			Env:   environ(),
+			Ready: func(ctx context.Context) error { return dial(ctx, listen) },
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	hosts = n.path("hosts")
+	return hosts, os.WriteFile(hosts, []byte(text), 0o644)
 }
 
 // bootstrap lets the spoke make its Secrets and say how Envoy Gateway and Envoy are to be set up.
@@ -125,14 +150,19 @@ func (n *node) spoke(ctx context.Context) error {
 	if err := os.WriteFile(key, []byte(n.JoinKey), 0o600); err != nil {
 		return err
 	}
+	hosts, err := n.outside(ctx)
+	if err != nil {
+		return err
+	}
 	status := netip.AddrPortFrom(n.IP, StatusPort)
-	_, err := n.supervisor.Start(ctx, machine.Process{
+	_, err = n.supervisor.Start(ctx, machine.Process{
 		Name: "spoke", Path: n.Programs.Spoke, LogFile: n.path("spoke.log"), Restart: true,
 		Args: []string{
 			"run", "--cluster-id", n.Name, "--kubeconfig", n.plane.AdminKubeconfig(), "--state-dir", n.path("spoke"),
 			"--control-url", n.ControlURL, "--join-key-file", key, "--status-addr", status.String(),
 		},
 		Env:   environ(),
+		Binds: map[string]string{"/etc/hosts": hosts},
 		Ready: alive(status),
 	})
 	if err != nil {
@@ -151,6 +181,9 @@ func (n *node) envoy(ctx context.Context) error {
 		return err
 	}
 	n.background("envoy", proxies.Run)
+	if n.Bare { // there is no Gateway yet
+		return nil
+	}
 	gateway := netip.AddrPortFrom(n.IP, GatewayPort)
 	if err := poll(ctx, func(ctx context.Context) error { return dial(ctx, gateway) }); err != nil {
 		return fmt.Errorf("the gateway does not listen on %s: %w", gateway, err)
@@ -174,7 +207,7 @@ func (n *node) workload(ctx context.Context) error {
 	}
 	w := &kubelet.Workload{
 		Config: n.plane.RESTConfig(), Namespace: "default", Name: "webapp",
-		PodIPs: []netip.Addr{pod}, Port: webappPort, Log: n.log,
+		PodIPs: []netip.Addr{pod}, Port: webappPort, Await: n.Bare, Log: n.log,
 	}
 	n.background("workload", w.Run)
 	n.done("webapp at " + listen.String())

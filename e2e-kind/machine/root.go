@@ -37,14 +37,15 @@ func checkBinds(binds map[string]string) error {
 	return nil
 }
 
-// source is a file or directory held open, so that it can be mounted elsewhere when its path is covered.
+// source is a copy of a file or directory with all that is mounted below it, attached to nothing yet, so that it can be
+// mounted elsewhere when its path is covered.
 type source struct {
 	fd  int
 	dir bool
 }
 
 func openSource(path string) (source, error) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	if err != nil {
 		return source{}, fmt.Errorf("open %s: %w", path, err)
 	}
@@ -63,9 +64,9 @@ func (s source) place(at string) error {
 	return os.WriteFile(at, nil, 0o644)
 }
 
-// mount mounts the source, with all that is mounted below it, at a place.
+// mount mounts the source at a place, once.
 func (s source) mount(at string) error {
-	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", s.fd), at, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+	if err := unix.MoveMount(s.fd, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("mount %s: %w", at, err)
 	}
 	return nil
@@ -135,7 +136,7 @@ func enterRoot(binds map[string]source) error {
 			places[to] = s
 		}
 	}
-	// Any directory will do to put it on, for nobody else sees it there. /proc is needed to mount from.
+	// Any directory will do to put it on, for nobody else sees it there.
 	root := "/dev"
 	if err := unix.Mount("root", root, "tmpfs", unix.MS_NOSUID, "mode=0755"); err != nil {
 		return fmt.Errorf("mount a root: %w", err)

@@ -161,7 +161,7 @@ func TestBinds(t *testing.T) {
 	// Everything else is as outside, and the working directory is writable.
 	p := machine.Process{
 		Name: "bound", Path: "sh", Dir: dir, LogFile: filepath.Join(dir, "log"),
-		Args: []string{"-c", "cat /certs/ca.crt /etc/hosts >seen && ls / >root && readlink /proc/self/root >>seen && touch ready; sleep 1000"},
+		Args: []string{"-c", "cat /certs/ca.crt /etc/hosts >seen && ls / >root && readlink /proc/self/root >>seen && ls /dev/null >>seen && touch ready; sleep 1000"},
 		Ready: func(context.Context) error {
 			_, err := os.Stat(filepath.Join(dir, "ready"))
 			return err
@@ -176,7 +176,7 @@ func TestBinds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff("a certificate\n10.200.0.1 gateway\n/\n", string(seen)); diff != "" {
+	if diff := cmp.Diff("a certificate\n10.200.0.1 gateway\n/\n/dev/null\n", string(seen)); diff != "" {
 		t.Error(diff)
 	}
 	listed, err := os.ReadFile(filepath.Join(dir, "root"))

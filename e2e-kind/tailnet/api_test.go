@@ -275,16 +275,66 @@ func TestOAuth(t *testing.T) {
 	})
 	t.Run("federated-identity", func(t *testing.T) {
 		c := api(t, tn, &tsapi.IdentityFederation{ClientID: "federated", IDTokenFunc: func() (string, error) {
-			return jwt("system:serviceaccount:tailgate:hub"), nil
+			return jwt("system:serviceaccount:tailgate:hub", `"api.tailscale.com/federated"`), nil
 		}})
 		if _, err := c.Devices().List(t.Context()); err != nil {
 			t.Error(err)
 		}
 		c = api(t, tn, &tsapi.IdentityFederation{ClientID: "federated", IDTokenFunc: func() (string, error) {
-			return jwt("system:serviceaccount:tailgate:other"), nil
+			return jwt("system:serviceaccount:tailgate:other", `["api.tailscale.com/federated"]`), nil
 		}})
 		if _, err := c.Devices().List(t.Context()); err == nil || !strings.Contains(err.Error(), "another issuer or subject") {
 			t.Errorf("error %v, want a refusal", err)
+		}
+		c = api(t, tn, &tsapi.IdentityFederation{ClientID: "federated", IDTokenFunc: func() (string, error) {
+			return jwt("system:serviceaccount:tailgate:hub", `"https://kubernetes.default.svc"`), nil
+		}})
+		if _, err := c.Devices().List(t.Context()); err == nil || !strings.Contains(err.Error(), "another audience") {
+			t.Errorf("error %v, want a refusal", err)
+		}
+	})
+	t.Run("client-tells-of-itself", func(t *testing.T) {
+		end := time.Now().Add(24 * time.Hour).UTC().Truncate(time.Second)
+		if err := tn.PutOAuthClient(tailnet.OAuthClient{ID: "brief", Secret: "s", Scopes: []string{"services:read"}, Expires: end}); err != nil {
+			t.Fatal(err)
+		}
+		brief := api(t, tn, &tsapi.OAuth{ClientID: "brief", ClientSecret: "s"})
+		got, err := brief.Keys().Get(t.Context(), "brief")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := &tsapi.Key{ID: "brief", KeyType: "client", Expires: end, Scopes: []string{"services:read"}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("client (-want +got):\n%s", diff)
+		}
+		_, err = brief.Keys().Get(t.Context(), "reader")
+		wantError(t, err, http.StatusForbidden, "scope auth_keys needed")
+	})
+	t.Run("revoked", func(t *testing.T) {
+		if err := tn.PutOAuthClient(tailnet.OAuthClient{ID: "gone", Secret: "s"}); err != nil {
+			t.Fatal(err)
+		}
+		gone := api(t, tn, &tsapi.OAuth{ClientID: "gone", ClientSecret: "s"})
+		if _, err := gone.Devices().List(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		tn.RevokeOAuthClient("gone")
+		_, err := gone.Devices().List(t.Context())
+		wantError(t, err, http.StatusUnauthorized, "API token invalid")
+		again := api(t, tn, &tsapi.OAuth{ClientID: "gone", ClientSecret: "s"})
+		if _, err := again.Devices().List(t.Context()); err == nil || !strings.Contains(err.Error(), "invalid_client") {
+			t.Errorf("error %v, want invalid_client", err)
+		}
+	})
+	t.Run("requests-are-counted", func(t *testing.T) {
+		const devices = "GET /api/v2/tailnet/{tailnet}/devices"
+		before := tn.Requests()[devices]
+		tn.RejectNext(1, http.StatusServiceUnavailable, 0, nil)
+		for range 2 {
+			_, _ = reader.Devices().List(t.Context()) // the first is rejected
+		}
+		if n := tn.Requests()[devices] - before; n != 2 {
+			t.Errorf("%d requests counted, want 2: %v", n, tn.Requests())
 		}
 	})
 	t.Run("token-expires", func(t *testing.T) {
@@ -294,8 +344,9 @@ func TestOAuth(t *testing.T) {
 	})
 }
 
-func jwt(subject string) string {
-	claims := fmt.Sprintf(`{"iss":"https://issuer","sub":%q,"exp":%d}`, subject, time.Now().Add(time.Hour).Unix())
+// jwt makes an identity token; audience is JSON.
+func jwt(subject, audience string) string {
+	claims := fmt.Sprintf(`{"iss":"https://issuer","sub":%q,"aud":%s,"exp":%d}`, subject, audience, time.Now().Add(time.Hour).Unix())
 	encode := base64.RawURLEncoding.EncodeToString
 	return encode([]byte(`{"alg":"none"}`)) + "." + encode([]byte(claims)) + ".none"
 }

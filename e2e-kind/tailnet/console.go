@@ -71,6 +71,7 @@ func (t *Tailnet) Nodes() []NodeInfo {
 type ServiceInfo struct {
 	Name    string       `json:"name"`
 	Addrs   []netip.Addr `json:"addrs"`
+	Tags    []string     `json:"tags,omitempty"`
 	Hosts   []string     `json:"hosts"`   // stable ids of the approved hosts, first come first
 	Primary string       `json:"primary"` // stable id of the one that gets the traffic, "" if none
 }
@@ -79,7 +80,7 @@ type ServiceInfo struct {
 func (t *Tailnet) Services() []ServiceInfo {
 	services := []ServiceInfo{}
 	for _, s := range t.state.Services() {
-		info := ServiceInfo{Name: string(s.Name), Addrs: s.Addrs, Hosts: []string{}, Primary: string(s.Primary)}
+		info := ServiceInfo{Name: string(s.Name), Addrs: s.Addrs, Tags: s.Tags, Hosts: []string{}, Primary: string(s.Primary)}
 		for _, id := range s.Hosts {
 			info.Hosts = append(info.Hosts, string(id))
 		}

@@ -83,7 +83,8 @@ type Options struct {
 }
 
 // OAuthClient may get tokens for the admin API: with its secret, or as a
-// federated identity with a JWT that says its Issuer and Subject. Without
+// federated identity with a JWT that says its Issuer, Subject and Audience;
+// whose signature it has, nobody checks in this stand-in. Without
 // Scopes it may do everything, but give only its own Tags away.
 type OAuthClient = admin.Client
 
@@ -206,6 +207,20 @@ func (t *Tailnet) Run(ctx context.Context) error {
 func (t *Tailnet) RejectNext(n, status int, retryAfter time.Duration, path *regexp.Regexp) {
 	t.api.RejectNext(n, status, retryAfter, path)
 }
+
+// PutOAuthClient adds an OAuth client, or replaces the one of that id: tokens
+// that are out keep their scopes and tags.
+func (t *Tailnet) PutOAuthClient(c OAuthClient) error { return t.api.PutClient(c) }
+
+// RevokeOAuthClient ends an OAuth client with all its tokens.
+func (t *Tailnet) RevokeOAuthClient(id string) { t.api.RevokeClient(id) }
+
+// RevokeTokens ends the access tokens of an OAuth client, which may get others.
+func (t *Tailnet) RevokeTokens(id string) { t.api.RevokeTokens(id) }
+
+// Requests counts the requests to the admin API so far, rejected ones too, by
+// method and path, such as "GET /api/v2/tailnet/{tailnet}/keys".
+func (t *Tailnet) Requests() map[string]int { return t.api.Requests() }
 
 // SetOffline cuts the node with that stable id off from the control server, or
 // lets it back. What flows between it and its peers isn't touched.

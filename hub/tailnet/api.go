@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -30,17 +31,22 @@ const (
 	callBurst      = 50
 )
 
-// APIOptions say which tailnet is managed, by whom. ClientID, ClientSecret and Federation are required.
+// APIOptions say which tailnet is managed, by whom. ClientID and Federation are required, and one of ClientSecret and
+// IdentityToken.
 type APIOptions struct {
 	// BaseURL is DefaultBaseURL by default.
 	BaseURL string
-	// Tailnet is the tailnet's name in calls. The default "-" is the one of the OAuth client.
+	// Tailnet is the tailnet's name in calls. The default "-" is the one of the credentials.
 	Tailnet string
-	// ClientID and ClientSecret are the OAuth client's. They are never logged and part of no error.
-	ClientID, ClientSecret string
+	// ClientID is the OAuth client's, or the federated identity's.
+	ClientID string
+	// ClientSecret is the OAuth client's. It is never logged and part of no error.
+	ClientSecret string
+	// IdentityToken returns a token by which the federated identity knows the hub.
+	IdentityToken func(context.Context) (string, error)
 	// Federation tells the VIPs of this federation from those of others on the same tailnet. It must not change.
 	Federation string
-	// Tags are what every VIP gets.
+	// Tags are what every VIP and every node that joins by one of the API's keys gets.
 	Tags []string
 	// Transport is for tests; the default is a transport of the API's own that honours the proxy of the environment.
 	Transport http.RoundTripper
@@ -56,12 +62,17 @@ type API struct {
 	base    *url.URL
 	http    *http.Client
 	client  *tsapi.Client
+	gate    *gate
+	// writing is held by who reads a VIP to change it.
+	writing chan struct{}
+	// mute is set once the API would not tell about the credentials themselves.
+	mute atomic.Bool
 }
 
 // NewAPI returns an API. It makes no call.
 func NewAPI(o APIOptions) (*API, error) {
-	if o.ClientID == "" || o.ClientSecret == "" || o.Federation == "" {
-		return nil, errors.New("the admin API needs an OAuth client's id and secret, and the federation's id")
+	if o.ClientID == "" || (o.ClientSecret == "") == (o.IdentityToken == nil) || o.Federation == "" {
+		return nil, errors.New("the admin API needs the federation's id, and either an OAuth client's id and secret or a federated identity's id and tokens")
 	}
 	o.BaseURL = cmp.Or(strings.TrimRight(o.BaseURL, "/"), DefaultBaseURL)
 	o.Tailnet = cmp.Or(o.Tailnet, "-")
@@ -81,21 +92,27 @@ func NewAPI(o APIOptions) (*API, error) {
 	polite := &politeTransport{
 		base: boundedTransport{o.Transport}, limiter: rate.NewLimiter(callsPerSecond, callBurst), now: o.Now, sleep: o.Sleep,
 	}
-	a := &API{options: o, base: base}
+	a := &API{options: o, base: base, gate: &polite.gate, writing: make(chan struct{}, 1)}
 	a.http = &http.Client{
 		Timeout: callTimeout,
 		// An answer that redirects is an error: credentials go nowhere else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &authTransport{
-			base: polite, now: o.Now, locked: make(chan struct{}, 1),
-			oauth: clientcredentials.Config{
-				ClientID: o.ClientID, ClientSecret: o.ClientSecret, TokenURL: base.JoinPath("api/v2/oauth/token").String(),
-				AuthStyle: oauth2.AuthStyleInParams, // as documented; to find it out would cost a refused call
-			},
+			base: polite, now: o.Now, locked: make(chan struct{}, 1), source: newSource(o, base),
 		},
 	}
 	a.client = &tsapi.Client{BaseURL: base, Tailnet: o.Tailnet, HTTP: a.http, UserAgent: "tailgate-hub"}
 	return a, nil
+}
+
+func newSource(o APIOptions, base *url.URL) tokenSource {
+	if o.IdentityToken != nil {
+		return &federatedIdentity{clientID: o.ClientID, baseURL: o.BaseURL, identity: o.IdentityToken}
+	}
+	return &oauthClient{clientcredentials.Config{
+		ClientID: o.ClientID, ClientSecret: o.ClientSecret, TokenURL: base.JoinPath("api/v2/oauth/token").String(),
+		AuthStyle: oauth2.AuthStyleInParams, // as documented; to find it out would cost a refused call
+	}}
 }
 
 func newTransport() *http.Transport {
@@ -127,52 +144,15 @@ func said(err error, format string, args ...any) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err
 		if _, ok := errors.AsType[*Error](err); !ok && e.Timeout() {
-			err = &Error{Kind: ErrUnreachable, Message: "it took too long"}
+			err = &Error{Kind: ErrTimeout}
 		}
 	}
 	return fmt.Errorf(format+": %w", append(args, err)...)
 }
 
-// Info is what a tailnet says about itself.
-type Info struct {
-	// MagicDNSSuffix is what the names of nodes and VIPs end in; "" if the tailnet has no node yet.
-	MagicDNSSuffix string
-	// Devices and VIPs count the devices that the OAuth client sees, and the VIPs of this federation.
-	Devices, VIPs int
-}
-
-// Validate checks that the credentials work and may read what the hub manages. It changes nothing; that they may write
-// shows with the first change.
-func (a *API) Validate(ctx context.Context) (Info, error) {
-	services, err := a.client.VIPServices().List(ctx)
-	if err != nil {
-		return Info{}, said(err, "list services (scope services)")
-	}
-	if _, err := a.client.Keys().List(ctx, false); err != nil {
-		return Info{}, said(err, "list auth keys (scope auth_keys)")
-	}
-	devices, err := a.client.Devices().List(ctx)
-	if err != nil {
-		return Info{}, said(err, "list devices (scope devices:core)")
-	}
-	info := Info{Devices: len(devices)}
-	for _, s := range services {
-		if a.mine(s) {
-			info.VIPs++
-		}
-	}
-	for _, d := range devices {
-		if _, suffix, ok := strings.Cut(strings.TrimSuffix(d.Name, "."), "."); ok {
-			info.MagicDNSSuffix = suffix
-			break
-		}
-	}
-	return info, nil
-}
-
 // KeyOptions say what an auth key allows.
 type KeyOptions struct {
-	// Tags are what the node will have. A key without tags is refused.
+	// Tags are what the node will have, besides the API's own. A key without tags is refused.
 	Tags []string
 	// Ephemeral nodes vanish when they are gone.
 	Ephemeral bool
@@ -187,16 +167,17 @@ const maxDescription = 50
 
 // MintKey makes an auth key for one node and returns its secret.
 func (a *API) MintKey(ctx context.Context, o KeyOptions) (string, error) {
-	if len(o.Tags) == 0 || o.Expiry <= 0 {
+	tags := sorted(slices.Concat(o.Tags, a.options.Tags))
+	if len(tags) == 0 || o.Expiry <= 0 {
 		return "", errors.New("mint an auth key: tags and an expiry are required")
 	}
 	req := tsapi.CreateKeyRequest{ExpirySeconds: int64((o.Expiry + time.Second - 1) / time.Second), Description: description(o.Description)}
-	req.Capabilities.Devices.Create.Tags = o.Tags
+	req.Capabilities.Devices.Create.Tags = tags
 	req.Capabilities.Devices.Create.Ephemeral = o.Ephemeral
 	req.Capabilities.Devices.Create.Preauthorized = true
 	key, err := a.client.Keys().CreateAuthKey(ctx, req)
 	if err != nil {
-		return "", said(err, "mint an auth key with %v", o.Tags)
+		return "", said(err, "mint an auth key with %v", tags)
 	}
 	if key.Key == "" {
 		return "", errors.New("mint an auth key: the Tailscale API answered without one")

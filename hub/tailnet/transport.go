@@ -13,6 +13,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 	"golang.org/x/time/rate"
+	tsapi "tailscale.com/client/tailscale/v2"
 )
 
 const (
@@ -43,7 +44,7 @@ func (t *politeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		if ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled) {
 			return nil, ctx.Err() // the caller's doing
 		}
-		e := &Error{Kind: ErrUnreachable, Message: err.Error()}
+		e := silence(err)
 		t.gate.fail(t.now(), e)
 		return nil, e
 	}
@@ -103,30 +104,105 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	return 0
 }
 
-// authTransport adds the access token, which it gets by the OAuth client's credentials, over the same base as all else
+// authTransport adds the access token, which it gets by the source's credentials, over the same base as all else
 // so that a token costs its share of the rate and its errors are [Error]s too. What the client has for this does
 // neither, and is not bounded by the caller's context.
 type authTransport struct {
 	base   http.RoundTripper
-	oauth  clientcredentials.Config
+	source tokenSource
 	now    func() time.Time
 	locked chan struct{} // of capacity 1: a lock that a context can give up waiting for
 	token  *oauth2.Token // guarded by locked
 }
 
-// RoundTrip authenticates and forwards a request.
+// tokenSource gets access tokens, calling the API over base.
+type tokenSource interface {
+	token(ctx context.Context, base http.RoundTripper) (*oauth2.Token, error)
+}
+
+// oauthClient gets tokens by an OAuth client's secret.
+type oauthClient struct{ clientcredentials.Config }
+
+func (c *oauthClient) token(ctx context.Context, base http.RoundTripper) (*oauth2.Token, error) {
+	return c.Token(context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: base}))
+}
+
+// federatedIdentity gets tokens for identity tokens of the hub's own.
+type federatedIdentity struct {
+	clientID, baseURL string
+	identity          func(context.Context) (string, error)
+}
+
+// token lets the client of the API make the exchange. Its own way of keeping tokens knows neither contexts nor tokens
+// that were refused early, so it is used for one token only.
+func (f *federatedIdentity) token(ctx context.Context, base http.RoundTripper) (*oauth2.Token, error) {
+	exchange := &tsapi.IdentityFederation{ClientID: f.clientID, IDTokenFunc: func() (string, error) {
+		token, err := f.identity(ctx)
+		if err != nil {
+			return "", &Error{Kind: ErrIdentityToken, Message: err.Error()}
+		}
+		return token, nil
+	}}
+	client := exchange.HTTPClient(&http.Client{Transport: boundTransport{ctx: ctx, base: base}}, f.baseURL)
+	transport, ok := client.Transport.(*oauth2.Transport)
+	if !ok {
+		return nil, fmt.Errorf("the API's client authenticates by a %T, which has no tokens to take", client.Transport)
+	}
+	token, err := transport.Source.Token()
+	if err != nil {
+		return nil, err
+	}
+	if token.AccessToken == "" {
+		return nil, &Error{Kind: ErrRejected, Message: "the Tailscale API answered without an access token"}
+	}
+	return token, nil
+}
+
+// boundTransport binds requests to a context that their maker did not know.
+type boundTransport struct {
+	ctx  context.Context
+	base http.RoundTripper
+}
+
+func (t boundTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	return t.base.RoundTrip(req.WithContext(t.ctx))
+}
+
+// RoundTrip authenticates and forwards a request. A token that served before and is refused now was revoked early, which
+// says nothing of the credentials: the request is made once more, with another one.
 func (t *authTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	token, err := t.get(req.Context())
+	token, kept, err := t.get(req.Context())
 	if err != nil {
 		return nil, errors.Join(err, closeBody(req))
 	}
-	req = req.Clone(req.Context())
-	req.Header.Set("Authorization", "Bearer "+token)
-	res, err := t.base.RoundTrip(req)
+	res, err := t.send(req, token)
+	if !errors.Is(err, ErrUnauthorized) {
+		return res, err
+	}
+	t.forget(token)
+	if !kept || req.Body != nil && req.GetBody == nil {
+		return res, err
+	}
+	again := req.Clone(req.Context())
+	if req.GetBody != nil {
+		if again.Body, err = req.GetBody(); err != nil {
+			return nil, fmt.Errorf("send the request again: %w", err)
+		}
+	}
+	if token, _, err = t.get(req.Context()); err != nil {
+		return nil, errors.Join(err, closeBody(again))
+	}
+	res, err = t.send(again, token)
 	if errors.Is(err, ErrUnauthorized) {
-		t.forget(token) // it was revoked early; the next call gets another one
+		t.forget(token)
 	}
 	return res, err
+}
+
+func (t *authTransport) send(req *http.Request, token string) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	req.Header.Set("Authorization", "Bearer "+token)
+	return t.base.RoundTrip(req)
 }
 
 func (t *authTransport) lock(ctx context.Context) error {
@@ -138,24 +214,36 @@ func (t *authTransport) lock(ctx context.Context) error {
 	}
 }
 
-func (t *authTransport) get(ctx context.Context) (string, error) {
+// get returns a token, and whether it is one that was kept.
+func (t *authTransport) get(ctx context.Context) (token string, kept bool, err error) {
 	if err := t.lock(ctx); err != nil {
-		return "", err
+		return "", false, err
 	}
 	defer func() { <-t.locked }()
 	if t.token != nil && (t.token.Expiry.IsZero() || t.now().Add(tokenSlack).Before(t.token.Expiry)) {
-		return t.token.AccessToken, nil
+		return t.token.AccessToken, true, nil
 	}
-	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: t.base})
-	token, err := t.oauth.Token(ctx)
+	got, err := t.source.token(ctx, t.base)
 	if err != nil {
 		if e, ok := errors.AsType[*Error](err); ok {
-			return "", fmt.Errorf("get an access token: %w", e)
+			err = refusal(e)
 		}
-		return "", fmt.Errorf("get an access token: %w", err)
+		return "", false, fmt.Errorf("get an access token: %w", err)
 	}
-	t.token = token
-	return token.AccessToken, nil
+	t.token = got
+	return got.AccessToken, false, nil
+}
+
+// refusal tells what the endpoint for tokens means: by whatever status it rejects a request with an answer of its own, it
+// is the credentials that it rejects.
+func refusal(e *Error) *Error {
+	own := e.Message != "" && e.Message != notOurs
+	if own && e.Status != 0 && (errors.Is(e, ErrRejected) || errors.Is(e, ErrForbidden)) {
+		refused := *e
+		refused.Kind = ErrUnauthorized
+		return &refused
+	}
+	return e
 }
 
 func (t *authTransport) forget(token string) {

@@ -43,6 +43,11 @@ func wireName(serviceName string) string { return "svc:" + serviceName }
 // the error wraps [ErrForeignVIP].
 func (a *API) EnsureVIP(ctx context.Context, v federation.VIP) ([]netip.Addr, error) {
 	name := wireName(v.ServiceName)
+	release, err := a.hold(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("put %s: %w", name, err)
+	}
+	defer release()
 	was, err := a.client.VIPServices().Get(ctx, name)
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -78,6 +83,58 @@ func (a *API) EnsureVIP(ctx context.Context, v federation.VIP) ([]netip.Addr, er
 		return nil, fmt.Errorf("put %s: the Tailscale API took it but has something else", name)
 	}
 	return parseAddrs(*is)
+}
+
+// hold lets one caller at a time read VIPs to change them.
+func (a *API) hold(ctx context.Context) (release func(), err error) {
+	select {
+	case a.writing <- struct{}{}:
+		return func() { <-a.writing }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Retag gives the VIPs with these Tailscale Service names (svc:...) the API's tags, and changes nothing else of them. What
+// is gone meanwhile, or is not this federation's any more, is left out.
+func (a *API) Retag(ctx context.Context, services []string) error {
+	var errs []error
+	for _, name := range services {
+		if err := a.retag(ctx, name); err != nil {
+			errs = append(errs, err)
+			if e, ok := errors.AsType[*Error](err); !ok || !errors.Is(e, ErrRejected) {
+				break // it would be the same with the others
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (a *API) retag(ctx context.Context, name string) error {
+	release, err := a.hold(ctx)
+	if err != nil {
+		return fmt.Errorf("tag %s: %w", name, err)
+	}
+	defer release()
+	s, err := a.client.VIPServices().Get(ctx, name)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return said(err, "get %s", name)
+	case !a.mine(*s) || a.tagged(*s):
+		return nil
+	}
+	s.Tags = sorted(a.options.Tags)
+	if err := a.client.VIPServices().CreateOrUpdate(ctx, *s); err != nil {
+		return said(err, "tag %s with %v", name, s.Tags)
+	}
+	return nil
+}
+
+// tagged reports whether a service has the API's tags.
+func (a *API) tagged(s tsapi.VIPService) bool {
+	return slices.Equal(sorted(s.Tags), sorted(a.options.Tags))
 }
 
 // own returns an error unless a service is the VIP.

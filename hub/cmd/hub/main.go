@@ -26,15 +26,15 @@ const joinKeyEnv = "TAILGATE_JOIN_KEY"
 
 // options are the flags of `hub run`.
 type options struct {
-	kubeconfig, stateDir              string
-	controlURL, hostname, joinKeyFile string
-	spokeTag, proxyTag, tailnet       string
-	namespace, federation             string
-	linkPort                          uint16
-	statusAddr, logLevel              string
-	acceptAll                         bool
-	grace, failbackDelay, quarantine  time.Duration
-	etcd                              etcdOptions
+	kubeconfig, stateDir                      string
+	controlURL, apiURL, hostname, joinKeyFile string
+	spokeTag, proxyTag, tailnet               string
+	namespace, federation                     string
+	linkPort                                  uint16
+	statusAddr, logLevel                      string
+	acceptAll                                 bool
+	grace, failbackDelay, quarantine          time.Duration
+	etcd                                      etcdOptions
 }
 
 func main() {
@@ -71,6 +71,7 @@ func runCommand() *cobra.Command {
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` for the management cluster (default: KUBECONFIG, else in-cluster)")
 	f.StringVar(&o.stateDir, "state-dir", "", "`directory` for the store and the tailnet identity (required)")
 	f.StringVar(&o.controlURL, "control-url", "", "`URL` of the tailnet's control server (default: Tailscale's)")
+	f.StringVar(&o.apiURL, "api-url", "", "`URL` of the admin API of TailscaleTailnets that name none (default: Tailscale's)")
 	f.StringVar(&o.hostname, "hostname", "tailgate-hub", "the hub's `name` on the tailnet")
 	f.StringVar(&o.joinKeyFile, "join-key-file", "", "`file` with an auth key, needed the first time only; "+joinKeyEnv+" does as well")
 	f.StringVar(&o.spokeTag, "spoke-tag", "tag:tailgate-spoke", "`tag` that a node must carry to be served")

@@ -105,7 +105,7 @@ func assemble(ctx context.Context, o options, p parts) error {
 	}
 	local := mgr.GetLocalManager()
 	tailnets := tailnetcontroller.New(tailnetcontroller.Options{
-		Client: local.GetClient(), Reader: local.GetAPIReader(), Namespace: o.namespace, Federation: o.federation,
+		Client: local.GetClient(), Reader: local.GetAPIReader(), Namespace: o.namespace, Federation: o.federation, APIURL: o.apiURL,
 	})
 	vips := provider{tailnets: tailnets}
 	fallback := policy.Default()

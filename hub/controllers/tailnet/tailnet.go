@@ -1,8 +1,9 @@
-// Package tailnet reads the TailscaleTailnets in the hub's cluster, with the Secrets that they name, and gives the admin
-// API of each.
+// Package tailnet reads the TailscaleTailnets in the hub's cluster, with the credentials that they name, tries them, and
+// gives the admin API of each.
 //
-// A Secret is read by its name whenever its tailnet is looked at, twice a minute: to watch Secrets the hub would need
-// the right to read all of them. New credentials take the place of the old ones then.
+// A Secret is watched by its name, so that new credentials take the place of the old ones at once; where the hub may only
+// get it, it is read twice a minute. Credentials that work are tried by one small read at a time, those that do not with
+// exponential backoff.
 package tailnet
 
 import (
@@ -16,7 +17,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -35,13 +35,19 @@ var (
 // DefaultNamespace is where the Secrets of TailscaleTailnets are that name no namespace.
 const DefaultNamespace = "tailgate-system"
 
+// DefaultServiceAccount is the one that the hub runs as.
+const DefaultServiceAccount = "tailgate-hub"
+
 // Options are what the tailnets need. Client and Reader are required.
 type Options struct {
 	// Client reads through the cache of the hub's cluster, Reader around it.
 	Client client.Client
 	Reader client.Reader
-	// Namespace is the one that the hub runs in, DefaultNamespace by default.
-	Namespace string
+	// Namespace is the one that the hub runs in, DefaultNamespace by default. ServiceAccount is what it runs as there, of
+	// which it requests tokens for federated identities, DefaultServiceAccount by default.
+	Namespace, ServiceAccount string
+	// APIURL is the address of the admin API of TailscaleTailnets that name none, Tailscale's by default.
+	APIURL string
 	// Federation is the id that the VIPs of this federation carry. By default it is the uid of the namespace
 	// kube-system of the hub's cluster; a federation that is to survive the loss of that cluster needs one of its own.
 	Federation string
@@ -55,33 +61,51 @@ type Options struct {
 type Tailnets struct {
 	Options
 	started chan struct{} // closed when all tailnets that are there were read once
+	secrets *secrets
+	record  func(o *v1alpha1.TailscaleTailnet, c metav1.Condition)
 
 	mu         sync.Mutex
 	tailnets   map[string]*entry
 	federation string
+	// audiences are those that the API server takes itself, nil while they are not known.
+	audiences []string
 }
 
 // entry is a TailscaleTailnet.
 type entry struct {
 	// setup is what api was made of.
 	setup setup
+	// secret is the one with the OAuth client; empty for a federated identity.
+	secret types.NamespacedName
 	// api is nil while there is no reason to believe that it works.
 	api *tailnet.API
 	// refused is why api is nil: a condition.
 	refused metav1.Condition
-	// checked is when the credentials were last tried, with what result.
+	// leaving is set while the object is being deleted.
+	leaving bool
+	trial   trial
+}
+
+// trial is what trying the credentials has shown.
+type trial struct {
+	// taken is whether the API ever took them.
+	taken bool
+	// checked is when it last told what info says; zero is never.
 	checked time.Time
 	info    tailnet.Info
-	err     error
-	// retry is when they may be tried again.
+	// err is what went wrong the last time, failures how often in a row.
+	err      error
+	failures int
+	// retry is when they may be tried again, turn whose turn it is then.
 	retry time.Time
+	turn  int
 }
 
 // setup is all that an API is made of. It is compared to find out whether something changed.
 type setup struct {
-	clientID, clientSecret string
-	baseURL, tailnet       string
-	tags                   string
+	clientID, clientSecret, audience string
+	baseURL, tailnet                 string
+	tags                             string
 }
 
 // New returns the tailnets.
@@ -89,10 +113,16 @@ func New(o Options) *Tailnets {
 	if o.Namespace == "" {
 		o.Namespace = DefaultNamespace
 	}
+	if o.ServiceAccount == "" {
+		o.ServiceAccount = DefaultServiceAccount
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Tailnets{Options: o, started: make(chan struct{}), tailnets: map[string]*entry{}, federation: o.Federation}
+	return &Tailnets{
+		Options: o, started: make(chan struct{}), secrets: newSecrets(), tailnets: map[string]*entry{}, federation: o.Federation,
+		record: func(*v1alpha1.TailscaleTailnet, metav1.Condition) {},
+	}
 }
 
 // Get returns the API of the TailscaleTailnet of that name, or an error that wraps [ErrNoTailnet] or [ErrNotReady].
@@ -141,7 +171,7 @@ func (t *Tailnets) begin(ctx context.Context) error {
 	return nil
 }
 
-// load brings the entry of a tailnet in line with its object and Secret, and returns a copy of it. What the user got
+// load brings the entry of a tailnet in line with its object and credentials, and returns a copy of it. What the user got
 // wrong becomes part of the entry, not the error.
 func (t *Tailnets) load(ctx context.Context, object *v1alpha1.TailscaleTailnet) (entry, error) {
 	federation, err := t.federationID(ctx)
@@ -155,16 +185,24 @@ func (t *Tailnets) load(ctx context.Context, object *v1alpha1.TailscaleTailnet) 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	old := t.tailnets[object.Name]
-	if old != nil && old.api != nil && refused == nil && old.setup == s {
-		return *old, nil
+	if old != nil && old.api != nil {
+		old.leaving = !object.DeletionTimestamp.IsZero()
+		// A Secret that is deleted along with its tailnet still serves to clean up.
+		if refused == nil && old.setup == s || refused != nil && old.leaving {
+			return *old, nil
+		}
 	}
-	e := &entry{setup: s}
+	e := &entry{setup: s, secret: t.secretOf(object), leaving: !object.DeletionTimestamp.IsZero()}
+	e.trial.taken = old == nil && tookBefore(object)
 	if refused == nil {
-		e.api, err = tailnet.NewAPI(tailnet.APIOptions{
+		o := tailnet.APIOptions{
 			BaseURL: s.baseURL, Tailnet: s.tailnet, ClientID: s.clientID, ClientSecret: s.clientSecret,
 			Federation: federation, Tags: tagsOf(object), Now: t.Now, Transport: t.Transport,
-		})
-		if err != nil {
+		}
+		if s.audience != "" {
+			o.IdentityToken = func(ctx context.Context) (string, error) { return t.identityToken(ctx, s.audience) }
+		}
+		if e.api, err = tailnet.NewAPI(o); err != nil {
 			refused = refuse(v1alpha1.ReasonInvalid, err.Error())
 		}
 	}
@@ -172,13 +210,26 @@ func (t *Tailnets) load(ctx context.Context, object *v1alpha1.TailscaleTailnet) 
 		e.refused = *refused
 	}
 	t.tailnets[object.Name] = e
+	t.watchSecretsLocked()
 	return *e, nil
+}
+
+// watchSecretsLocked has the Secrets watched that the tailnets name.
+func (t *Tailnets) watchSecretsLocked() {
+	wanted := map[types.NamespacedName][]string{}
+	for name, e := range t.tailnets {
+		if e.secret.Name != "" {
+			wanted[e.secret] = append(wanted[e.secret], name)
+		}
+	}
+	t.secrets.want(wanted)
 }
 
 func (t *Tailnets) forget(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.tailnets, name)
+	t.watchSecretsLocked()
 }
 
 // federationID returns the federation's id.
@@ -198,45 +249,4 @@ func (t *Tailnets) federationID(ctx context.Context) (string, error) {
 	defer t.mu.Unlock()
 	t.federation = string(system.UID)
 	return t.federation, nil
-}
-
-// read reads the credentials. What the user has to mend is a condition.
-func (t *Tailnets) read(ctx context.Context, object *v1alpha1.TailscaleTailnet) (setup, *metav1.Condition, error) {
-	key := types.NamespacedName{Namespace: object.Spec.OAuthSecretNamespace, Name: object.Spec.OAuthSecretName}
-	if key.Namespace == "" {
-		key.Namespace = t.Namespace
-	}
-	secret := &corev1.Secret{}
-	switch err := t.Reader.Get(ctx, key, secret); {
-	case apierrors.IsNotFound(err):
-		return setup{}, refuse(v1alpha1.ReasonSecretNotFound, fmt.Sprintf("there is no Secret %s: make it with the keys %s and %s of an OAuth client",
-			key, v1alpha1.SecretKeyClientID, v1alpha1.SecretKeyClientSecret)), nil
-	case apierrors.IsForbidden(err):
-		return setup{}, refuse(v1alpha1.ReasonSecretNotFound, fmt.Sprintf("the hub may not read the Secret %s: put it into the namespace %s, or let the hub's "+
-			"ServiceAccount get it", key, t.Namespace)), nil
-	case err != nil:
-		return setup{}, nil, fmt.Errorf("read the Secret %s: %w", key, err)
-	}
-	s := setup{
-		clientID: string(secret.Data[v1alpha1.SecretKeyClientID]), clientSecret: string(secret.Data[v1alpha1.SecretKeyClientSecret]),
-		baseURL: object.Spec.APIURL, tailnet: object.Spec.Tailnet, tags: fmt.Sprint(tagsOf(object)),
-	}
-	for _, k := range []string{v1alpha1.SecretKeyClientID, v1alpha1.SecretKeyClientSecret} {
-		if len(secret.Data[k]) == 0 {
-			return setup{}, refuse(v1alpha1.ReasonSecretInvalid, fmt.Sprintf("the Secret %s has no %s, or an empty one", key, k)), nil
-		}
-	}
-	return s, nil, nil
-}
-
-func tagsOf(object *v1alpha1.TailscaleTailnet) []string {
-	var tags []string
-	for _, tag := range object.Spec.Tags {
-		tags = append(tags, string(tag))
-	}
-	return tags
-}
-
-func refuse(reason, message string) *metav1.Condition {
-	return &metav1.Condition{Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, Reason: reason, Message: message}
 }

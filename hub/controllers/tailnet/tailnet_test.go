@@ -23,7 +23,7 @@ import (
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/tailgate-project/tailgate/api/v1alpha1"
@@ -68,6 +68,17 @@ func TestTailnets(t *testing.T) {
 	t.Run("api-in-trouble", f.testTrouble)
 	t.Run("deleted", f.testDeleted)
 	t.Run("nothing-is-written-when-nothing-changed", f.testQuiet)
+	t.Run("every-failure-has-its-reason", f.testFailures)
+	t.Run("backoff-grows-and-ends-with-success", f.testBackoff)
+	t.Run("revoked-and-rotated", f.testRotation)
+	t.Run("several-tailnets", f.testSeveral)
+	t.Run("tags-change", f.testTags)
+	t.Run("deleted-while-in-use", f.testInUse)
+	t.Run("deleted-without-credentials", f.testLost)
+	t.Run("deleted-while-another-gives-access", f.testTwins)
+	t.Run("federated-identity", f.testIdentity)
+	t.Run("credentials-that-expire", f.testExpiry)
+	t.Run("rights-of-the-hub", f.testRights)
 }
 
 type fixture struct {
@@ -75,6 +86,8 @@ type fixture struct {
 	scheme *runtime.Scheme
 	admin  client.WithWatch
 	tn     *fake.Tailnet
+	// as is the user that the hub runs as, an administrator by default.
+	as string
 }
 
 func (f *fixture) testStart(t *testing.T) {
@@ -168,7 +181,7 @@ func (f *fixture) testTrouble(t *testing.T) {
 	busy.RejectNext(1, http.StatusBadGateway, 0, nil)
 	r.ahead.Add(int64(2 * time.Minute))
 	r.reconcile(t, "busy")
-	f.await(t, "busy", condition(v1alpha1.ConditionAuthenticated, metav1.ConditionUnknown, v1alpha1.ReasonAPIUnreachable))
+	f.await(t, "busy", condition(v1alpha1.ConditionAuthenticated, metav1.ConditionUnknown, v1alpha1.ReasonAPIError))
 	r.ahead.Add(int64(2 * time.Minute))
 	r.reconcile(t, "busy")
 	f.await(t, "busy", condition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady))
@@ -196,45 +209,111 @@ func (f *fixture) testDeleted(t *testing.T) {
 	}
 }
 
+// testQuiet counts what an idle tailnet costs: no write at all, and one small read at a time.
 func (f *fixture) testQuiet(t *testing.T) {
+	tn := startTailnet(t)
 	r := f.run(t)
 	f.secret(t, "quiet-oauth", clientSecret)
-	f.create(t, "quiet", "quiet-oauth")
+	f.createAt(t, tn.URL(), "quiet", "quiet-oauth")
 	before := f.await(t, "quiet", condition(v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady))
+	r.reconcile(t, "quiet") // so that the cache has the status
+	writes, calls := r.writes.Load(), reads(tn)
 	for range 3 {
 		r.ahead.Add(int64(30 * time.Second))
 		r.reconcile(t, "quiet")
 	}
+	if n := reads(tn) - calls; n != 0 {
+		t.Errorf("%d reads of the admin API in 90 s, want none", n)
+	}
+	for range 6 {
+		r.ahead.Add(int64(100 * time.Second))
+		r.reconcile(t, "quiet")
+	}
+	if n := reads(tn) - calls; n != 6 {
+		t.Errorf("%d reads of the admin API in 10 min, want 6: %v", n, tn.Requests())
+	}
+	if n := r.writes.Load() - writes; n != 0 {
+		t.Errorf("%d requests to the API server that write", n)
+	}
 	if after := f.get(t, "quiet"); after.ResourceVersion != before.ResourceVersion {
 		t.Errorf("status was written: %+v, was %+v", after.Status, before.Status)
 	}
+	again := f.run(t) // a hub that starts anew finds nothing new either
+	if _, err := again.tailnets.Names(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again.reconcile(t, "quiet")
+	if after := f.get(t, "quiet"); after.ResourceVersion != before.ResourceVersion {
+		t.Errorf("a restarted hub wrote the status: %+v, was %+v", after.Status, before.Status)
+	}
+}
+
+// reads counts the reads of an admin API.
+func reads(tn *fake.Tailnet) (n int) {
+	for what, times := range tn.Requests() {
+		if strings.HasPrefix(what, http.MethodGet) {
+			n += times
+		}
+	}
+	return n
 }
 
 type run struct {
 	tailnets *tailnet.Tailnets
 	ahead    *atomic.Int64
+	// writes counts the requests to the API server that change something, but for tokens and Events.
+	writes *atomic.Int64
 }
 
-// reconcile lets the tailnets look at an object now, as they do twice a minute.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// reconcile lets the tailnets look at an object now, as they do when it is time. What met a conflict, because the cache was
+// not up to date, is done again, as a manager would.
 func (r run) reconcile(t *testing.T, name string) {
 	t.Helper()
-	if _, err := r.tailnets.Reconcile(t.Context(), ctrl.Request{NamespacedName: types.NamespacedName{Name: name}}); err != nil {
-		t.Fatal(err)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range 500 {
+		result, err := r.tailnets.Reconcile(t.Context(), ctrl.Request{NamespacedName: types.NamespacedName{Name: name}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if result.RequeueAfter != time.Second {
+			return
+		}
+		<-tick.C
 	}
+	t.Fatalf("%s meets nothing but conflicts", name)
 }
 
-func (f *fixture) run(t *testing.T) run {
+func (f *fixture) run(t *testing.T, edit ...func(*tailnet.Options)) run {
 	t.Helper()
-	mgr, err := ctrl.NewManager(f.api.RESTConfig(), ctrl.Options{
-		Scheme: f.scheme, Metrics: metricsserver.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: new(true)},
+	r := run{ahead: &atomic.Int64{}, writes: &atomic.Int64{}}
+	config := f.api.RESTConfig()
+	config.Impersonate.UserName = f.as
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(req *http.Request) (*http.Response, error) {
+			if req.Method != http.MethodGet && !strings.HasSuffix(req.URL.Path, "/token") && !strings.Contains(req.URL.Path, "/events") {
+				r.writes.Add(1)
+			}
+			return next.RoundTrip(req)
+		})
+	})
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: f.scheme, Metrics: metricsserver.Options{BindAddress: "0"}, Controller: ctrlconfig.Controller{SkipNameValidation: new(true)},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := run{ahead: &atomic.Int64{}}
-	r.tailnets = tailnet.New(tailnet.Options{
+	o := tailnet.Options{
 		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Now: func() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) },
-	})
+	}
+	for _, e := range edit {
+		e(&o)
+	}
+	r.tailnets = tailnet.New(o)
 	if err := r.tailnets.AddTo(mgr); err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"regexp"
@@ -40,8 +41,9 @@ type API struct {
 	mux  *http.ServeMux
 	auth *authority
 
-	mu     sync.Mutex
-	faults []fault
+	mu       sync.Mutex
+	faults   []fault
+	requests map[string]int // by method and pattern
 }
 
 type fault struct {
@@ -57,7 +59,7 @@ func New(cfg Config) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &API{cfg: cfg, mux: http.NewServeMux(), auth: auth}
+	a := &API{cfg: cfg, mux: http.NewServeMux(), auth: auth, requests: map[string]int{}}
 	a.mux.HandleFunc("POST /api/v2/oauth/token", a.auth.serveToken)
 	a.mux.HandleFunc("POST /api/v2/oauth/token-exchange", a.auth.serveExchange)
 	a.routeKeys()
@@ -93,6 +95,7 @@ func (a *API) nextFault(path string) (fault, bool) {
 
 // ServeHTTP serves one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.count(r)
 	if f, ok := a.nextFault(r.URL.Path); ok {
 		if f.retryAfter > 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.retryAfter.Seconds()))))
@@ -103,6 +106,30 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mux.ServeHTTP(w, r)
 }
 
+// PutClient adds an OAuth client, or replaces the one of that id.
+func (a *API) PutClient(c Client) error { return a.auth.put(c) }
+
+// RevokeClient ends an OAuth client with all its tokens.
+func (a *API) RevokeClient(id string) { a.auth.revoke(id) }
+
+// RevokeTokens ends the access tokens of an OAuth client, which may get others.
+func (a *API) RevokeTokens(id string) { a.auth.revokeTokens(id) }
+
+// Requests counts the requests so far, rejected ones too, by method and path;
+// the parts of a path that differ are in braces.
+func (a *API) Requests() map[string]int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return maps.Clone(a.requests)
+}
+
+func (a *API) count(r *http.Request) {
+	_, pattern := a.mux.Handler(r)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.requests[pattern]++
+}
+
 // call is an authorised request.
 type call struct {
 	*http.Request
@@ -110,8 +137,15 @@ type call struct {
 	caller *grant
 }
 
+// errScope refuses a call for want of a scope.
+type errScope string
+
+func (e errScope) Error() string {
+	return "calling actor does not have enough permissions to perform this function: scope " + string(e) + " needed"
+}
+
 // handle registers a handler for calls that need scope (or scope:read, which
-// is enough for GET). The handler returns what to answer as JSON, nil for
+// is enough for GET); with none, the handler decides. The handler returns what to answer as JSON, nil for
 // nothing.
 func (a *API) handle(pattern, scope string, serve func(*call) (any, error)) {
 	a.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -125,8 +159,8 @@ func (a *API) handle(pattern, scope string, serve func(*call) (any, error)) {
 			writeError(w, http.StatusNotFound, fmt.Sprintf("tailnet %q not found", t))
 			return
 		}
-		if !caller.may(scope, r.Method == http.MethodGet) {
-			writeError(w, http.StatusForbidden, "calling actor does not have enough permissions to perform this function: scope "+scope+" needed")
+		if scope != "" && !caller.may(scope, r.Method == http.MethodGet) {
+			writeError(w, http.StatusForbidden, errScope(scope).Error())
 			return
 		}
 		out, err := serve(&call{Request: r, w: w, caller: caller})
@@ -160,6 +194,9 @@ func (c *call) body() ([]byte, error) {
 }
 
 func statusOf(err error) int {
+	if _, ok := errors.AsType[errScope](err); ok {
+		return http.StatusForbidden
+	}
 	refusal, ok := errors.AsType[*state.Error](err)
 	if !ok {
 		return http.StatusInternalServerError

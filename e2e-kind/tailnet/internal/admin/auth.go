@@ -1,11 +1,14 @@
 package admin
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -24,13 +27,19 @@ type Client struct {
 	Scopes []string // "all", "auth_keys", "devices:core", "services:read", ...
 	Tags   []string // that it may give to keys
 
-	// Issuer and Subject are what the identity token of a federated identity
-	// has to say. Its signature isn't checked, for want of an issuer.
-	Issuer, Subject string
+	// Issuer, Subject and Audience are what the identity token of a federated
+	// identity has to say. An empty Issuer allows any; the default audience
+	// is "api.tailscale.com/" and the id. The token's signature isn't
+	// checked: this is a stand-in, which fetches no issuer's keys.
+	Issuer, Subject, Audience string
+
+	// Expires is when the client expires; zero is never.
+	Expires time.Time
 }
 
 // grant is what a caller may do.
 type grant struct {
+	client  string // id of the OAuth client; "" for the API key
 	scopes  []string
 	tags    []string // meaningless if anyTag
 	anyTag  bool
@@ -71,18 +80,56 @@ type authority struct {
 func newAuthority(cfg Config) (*authority, error) {
 	a := &authority{apiKey: cfg.APIKey, now: cfg.Now, clients: map[string]Client{}, tokens: map[string]*grant{}}
 	for _, c := range cfg.Clients {
-		if _, ok := a.clients[c.ID]; ok || c.ID == "" {
-			return nil, fmt.Errorf("OAuth client %q: the id must be set, and only once", c.ID)
+		if _, ok := a.clients[c.ID]; ok {
+			return nil, fmt.Errorf("OAuth client %q: the id must be there only once", c.ID)
 		}
-		if c.Secret == "" && c.Subject == "" {
-			return nil, fmt.Errorf("OAuth client %q: neither secret nor subject is set", c.ID)
+		if err := a.put(c); err != nil {
+			return nil, err
 		}
-		if len(c.Scopes) == 0 {
-			c.Scopes = []string{"all"}
-		}
-		a.clients[c.ID] = c
 	}
 	return a, nil
+}
+
+// put adds a client, or replaces the one of that id. Tokens that are out keep
+// what they were given.
+func (a *authority) put(c Client) error {
+	if c.ID == "" {
+		return errors.New("OAuth client: the id must be set")
+	}
+	if c.Secret == "" && c.Subject == "" {
+		return fmt.Errorf("OAuth client %q: neither secret nor subject is set", c.ID)
+	}
+	if len(c.Scopes) == 0 {
+		c.Scopes = []string{"all"}
+	}
+	c.Audience = cmp.Or(c.Audience, "api.tailscale.com/"+c.ID)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.clients[c.ID] = c
+	return nil
+}
+
+// revoke ends a client and the tokens that were given to it.
+func (a *authority) revoke(id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.clients, id)
+	maps.DeleteFunc(a.tokens, func(_ string, g *grant) bool { return g.client == id })
+}
+
+// revokeTokens ends the tokens of a client, which may get others.
+func (a *authority) revokeTokens(id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	maps.DeleteFunc(a.tokens, func(_ string, g *grant) bool { return g.client == id })
+}
+
+// client returns the client of that id, unless it has expired.
+func (a *authority) client(id string) (Client, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c, ok := a.clients[id]
+	return c, ok && (c.Expires.IsZero() || a.now().Before(c.Expires))
 }
 
 // caller returns the grant of a request's bearer token, or of an API key given
@@ -129,9 +176,7 @@ func (a *authority) serveToken(w http.ResponseWriter, r *http.Request) {
 		writeOAuthError(w, http.StatusBadRequest, "unsupported_grant_type", "grant type must be client_credentials")
 		return
 	}
-	a.mu.Lock()
-	c, ok := a.clients[id]
-	a.mu.Unlock()
+	c, ok := a.client(id)
 	if !ok || c.Secret == "" || !equal(secret, c.Secret) {
 		writeOAuthError(w, http.StatusUnauthorized, "invalid_client", "API token invalid")
 		return
@@ -147,15 +192,13 @@ func unescape(s string) string {
 }
 
 // serveExchange turns an identity token of a federated identity into an access
-// token.
+// token. What the identity token says is checked, who signed it is not.
 func (a *authority) serveExchange(w http.ResponseWriter, r *http.Request) {
 	if err := r.ParseForm(); err != nil {
 		writeOAuthError(w, http.StatusBadRequest, "invalid_request", "body is not a form")
 		return
 	}
-	a.mu.Lock()
-	c, ok := a.clients[r.PostForm.Get("client_id")]
-	a.mu.Unlock()
+	c, ok := a.client(r.PostForm.Get("client_id"))
 	if !ok || c.Subject == "" {
 		writeOAuthError(w, http.StatusUnauthorized, "invalid_client", "no such federated identity")
 		return
@@ -166,7 +209,9 @@ func (a *authority) serveExchange(w http.ResponseWriter, r *http.Request) {
 		writeOAuthError(w, http.StatusBadRequest, "invalid_request", "jwt: "+err.Error())
 	case claims.Expiry == 0 || !a.now().Before(time.Unix(claims.Expiry, 0)):
 		writeOAuthError(w, http.StatusUnauthorized, "invalid_grant", "jwt has expired, or has no exp")
-	case claims.Subject != c.Subject || claims.Issuer != c.Issuer:
+	case !slices.Contains(claims.Audience, c.Audience):
+		writeOAuthError(w, http.StatusUnauthorized, "invalid_grant", "jwt is for another audience than "+c.Audience)
+	case claims.Subject != c.Subject || c.Issuer != "" && claims.Issuer != c.Issuer:
 		writeOAuthError(w, http.StatusUnauthorized, "invalid_grant", "jwt has another issuer or subject than the federated identity")
 	default:
 		a.issue(w, c, nil, nil)
@@ -174,9 +219,22 @@ func (a *authority) serveExchange(w http.ResponseWriter, r *http.Request) {
 }
 
 type claims struct {
-	Issuer  string `json:"iss"`
-	Subject string `json:"sub"`
-	Expiry  int64  `json:"exp"` // seconds since 1970
+	Issuer   string   `json:"iss"`
+	Subject  string   `json:"sub"`
+	Audience audience `json:"aud"`
+	Expiry   int64    `json:"exp"` // seconds since 1970
+}
+
+// audience is one, or a list of them.
+type audience []string
+
+func (a *audience) UnmarshalJSON(b []byte) error {
+	var one string
+	if json.Unmarshal(b, &one) == nil {
+		*a = audience{one}
+		return nil
+	}
+	return json.Unmarshal(b, (*[]string)(a))
 }
 
 func parseClaims(jwt string) (claims, error) {
@@ -224,7 +282,7 @@ func (a *authority) issue(w http.ResponseWriter, c Client, scopes, tags []string
 			delete(a.tokens, t)
 		}
 	}
-	a.tokens[token] = &grant{scopes: scopes, tags: tags, expires: now.Add(tokenLife)}
+	a.tokens[token] = &grant{client: c.ID, scopes: scopes, tags: tags, expires: now.Add(tokenLife)}
 	a.mu.Unlock()
 	writeJSON(w, http.StatusOK, map[string]any{
 		"access_token": token,

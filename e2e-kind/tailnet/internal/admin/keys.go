@@ -13,7 +13,7 @@ import (
 func (a *API) routeKeys() {
 	a.handle("GET /api/v2/tailnet/{tailnet}/keys", "auth_keys", a.listKeys)
 	a.handle("POST /api/v2/tailnet/{tailnet}/keys", "auth_keys", a.createKey)
-	a.handle("GET /api/v2/tailnet/{tailnet}/keys/{id}", "auth_keys", a.getKey)
+	a.handle("GET /api/v2/tailnet/{tailnet}/keys/{id}", "", a.getKey)
 	a.handle("DELETE /api/v2/tailnet/{tailnet}/keys/{id}", "auth_keys", a.deleteKey)
 }
 
@@ -61,6 +61,21 @@ func (a *API) keyToJSON(k state.Key) keyJSON {
 	create := &out.Capabilities.Devices.Create
 	create.Reusable, create.Ephemeral, create.Preauthorized, create.Tags = k.Reusable, k.Ephemeral, k.Preauthorized, k.Tags
 	return out
+}
+
+// clientToJSON tells of an OAuth client or federated identity.
+func clientToJSON(c Client) any {
+	kind := "client"
+	if c.Subject != "" {
+		kind = "federated"
+	}
+	return struct {
+		ID      string    `json:"id"`
+		KeyType string    `json:"keyType"`
+		Expires time.Time `json:"expires,omitzero"`
+		Scopes  []string  `json:"scopes"`
+		Tags    []string  `json:"tags,omitempty"`
+	}{c.ID, kind, c.Expires.UTC(), c.Scopes, c.Tags}
 }
 
 func (a *API) listKeys(*call) (any, error) {
@@ -125,7 +140,19 @@ func (c *call) mayGive(tags []string) error {
 	return nil
 }
 
+// getKey tells of an auth key, or of the client that calls: of itself, each one
+// may know.
 func (a *API) getKey(c *call) (any, error) {
+	if id := c.PathValue("id"); id == c.caller.client {
+		client, ok := a.auth.client(id)
+		if !ok {
+			return nil, &state.Error{Kind: state.NotFound, Message: fmt.Sprintf("key %q not found", id)}
+		}
+		return clientToJSON(client), nil
+	}
+	if !c.caller.may("auth_keys", true) {
+		return nil, errScope("auth_keys")
+	}
 	k, err := a.cfg.State.Key(c.PathValue("id"))
 	if err != nil {
 		return nil, err
