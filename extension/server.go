@@ -110,7 +110,8 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(s.opts.TLS)), grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage))
+	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(s.opts.TLS)), grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage),
+		grpc.StatsHandler(sizes{s}))
 	pb.RegisterEnvoyGatewayExtensionServer(g, s)
 	s.setServing(true)
 	defer s.setServing(false)
@@ -146,28 +147,18 @@ func (s *Server) PostTranslateModify(_ context.Context, r *pb.PostTranslateModif
 	return &pb.PostTranslateModifyResponse{Clusters: out.Clusters, Secrets: r.GetSecrets(), Listeners: r.GetListeners(), Routes: out.Routes}, nil
 }
 
-// PostClusterModify gives the cluster of a custom backend its endpoints. What it does not know stays as it is.
+// PostClusterModify notes in the cluster of a rule which TailscaleEndpoints it has, for [Server.PostTranslateModify],
+// which sees the rule's routes as well. It needs no snapshot.
 func (s *Server) PostClusterModify(_ context.Context, r *pb.PostClusterModifyRequest) (*pb.PostClusterModifyResponse, error) {
-	cluster := r.GetCluster()
-	objects := r.GetPostClusterContext().GetBackendExtensionResources()
-	var note []translate.Note
-	err := s.attempt(func(snap Snapshot) func() {
-		if len(objects) != 1 {
-			text := fmt.Sprintf("a rule with %d Tailgate backends has one cluster for all of them; use one backendRef a rule", len(objects))
-			return func() { note = []translate.Note{{Item: r.GetCluster().GetName(), Text: text}} }
-		}
-		id, err := translate.BackendService(objects[0].GetUnstructuredBytes(), snap)
-		if err != nil {
-			return func() { note = []translate.Note{{Item: r.GetCluster().GetName(), Text: err.Error()}} }
-		}
-		next := translate.Backend(r.GetCluster(), ClusterName(id))
-		if err := next.ValidateAll(); err != nil {
-			return func() { note = []translate.Note{{Item: next.GetName(), Text: err.Error()}} }
-		}
-		return func() { cluster = next }
-	})
+	var objects [][]byte
+	for _, o := range r.GetPostClusterContext().GetBackendExtensionResources() {
+		objects = append(objects, o.GetUnstructuredBytes())
+	}
+	cluster, err := translate.Mark(r.GetCluster(), objects)
+	if err != nil {
+		cluster = r.GetCluster()
+	}
 	s.called(HookCluster, err)
-	s.setNotes("cluster "+r.GetCluster().GetName(), note)
 	return &pb.PostClusterModifyResponse{Cluster: cluster}, nil
 }
 
@@ -257,6 +248,8 @@ type HookStatus struct {
 	// Failures counts the calls that the newest snapshot could not answer.
 	Failures  uint64
 	LastError string
+	// Request and Response are the sizes of the last messages in bytes. Above [MaxMessage] they would be refused.
+	Request, Response int
 }
 
 // PolicyKey names a policy object.

@@ -83,46 +83,55 @@ func TestHooks(t *testing.T) {
 	}
 }
 
-func TestClusterHook(t *testing.T) {
+// TestBackends calls the hooks as Envoy Gateway does for a rule with a TailscaleEndpoints: first for its cluster, then for
+// the whole translation.
+func TestBackends(t *testing.T) {
 	w := newWire(t)
 	s := newServer(t, w)
 	run(t, s.Run)
-	s.SetSnapshot(snapshot("webapp"))
+	snap := snapshot("webapp")
+	snap.Backends = []extension.Backend{{Namespace: "default", Name: "db", Ports: []extension.BackendPort{{Port: 80}}}}
+	snap.Rules = []extension.Rule{{Kind: "HTTPRoute", Namespace: "default", Name: "x", Backends: []extension.RuleBackend{
+		{Custom: true, Namespace: "default", Name: "db", Port: 80, Weight: 1},
+	}}}
+	s.SetSnapshot(snap)
 	hooks := pb.NewEnvoyGatewayExtensionClient(w.client(t))
-	object := func(name string) *pb.ExtensionResource {
-		return &pb.ExtensionResource{UnstructuredBytes: []byte(`{"metadata":{"namespace":"default","name":"` + name + `"}}`)}
-	}
+	const name = "httproute/default/x/rule/0"
+	cluster := &clusterv3.Cluster{Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}}
 	for _, tc := range []struct {
-		name    string
-		objects []*pb.ExtensionResource
-		service string
-		note    string
+		name, object, target string
+		failures             uint64
 	}{
-		{name: "known", objects: []*pb.ExtensionResource{object("webapp")}, service: "tsgw/federated/default/webapp"},
-		{name: "unknown", objects: []*pb.ExtensionResource{object("other")}, note: "no member exports a service default/other"},
-		{name: "two-in-a-rule", objects: []*pb.ExtensionResource{object("webapp"), object("other")}, note: "a rule with 2 Tailgate backends"},
+		{name: "ours", object: `{"apiVersion":"gateway.tailscale.com/v1alpha1","kind":"TailscaleEndpoints","metadata":{"namespace":"default","name":"db"}}`,
+			target: "tsgw/endpoints/default/db/80"},
+		{name: "of-another-extension", object: `{"apiVersion":"example.com/v1","kind":"TailscaleEndpoints","metadata":{"namespace":"default","name":"db"}}`, target: name},
+		{name: "no-json", object: `{`, target: name, failures: 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			in := &clusterv3.Cluster{Name: "httproute/default/x/rule/0", ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}}
-			got, err := hooks.PostClusterModify(t.Context(), &pb.PostClusterModifyRequest{Cluster: in,
-				PostClusterContext: &pb.PostClusterExtensionContext{BackendExtensionResources: tc.objects}})
+			got, err := hooks.PostClusterModify(t.Context(), &pb.PostClusterModifyRequest{Cluster: cluster,
+				PostClusterContext: &pb.PostClusterExtensionContext{BackendExtensionResources: []*pb.ExtensionResource{{UnstructuredBytes: []byte(tc.object)}}}})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if name := got.GetCluster().GetEdsClusterConfig().GetServiceName(); name != tc.service {
-				t.Errorf("service %q, want %q", name, tc.service)
+			if h := s.Status().Hooks[extension.HookCluster]; h.Failures != tc.failures {
+				t.Errorf("failures %d (%s)", h.Failures, h.LastError)
 			}
-			if tc.note == "" {
-				if notes := s.Status().Notes; len(notes) != 0 {
-					t.Errorf("notes %v", notes)
-				}
-				return
+			r := translation()
+			r.Clusters = []*clusterv3.Cluster{got.GetCluster()}
+			r.Routes[0].VirtualHosts = []*routev3.VirtualHost{{Name: "default/eg/http/*", Domains: []string{"*"}, Routes: []*routev3.Route{{
+				Name: name + "/match/0/*", Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+				Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: name}}},
+			}}}}
+			done, err := hooks.PostTranslateModify(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if diff := cmp.Diff(in, got.GetCluster(), protocmp.Transform()); diff != "" {
-				t.Error(diff)
+			routes := done.GetRoutes()[0].GetVirtualHosts()[0].GetRoutes()
+			if target := routes[len(routes)-1].GetRoute().GetCluster(); target != tc.target {
+				t.Errorf("the user's route leads to %s, want %s", target, tc.target)
 			}
-			if notes := s.Status().Notes; len(notes) != 1 || !strings.Contains(notes[0].Text, tc.note) {
-				t.Errorf("notes %v", notes)
+			if diff := cmp.Diff(cluster, done.GetClusters()[0], protocmp.Transform()); diff != "" {
+				t.Errorf("Envoy Gateway's cluster was changed:\n%s", diff)
 			}
 		})
 	}

@@ -12,6 +12,12 @@ type (
 	RouteTemplate = translate.RouteTemplate
 	Listener      = translate.Listener
 	Service       = translate.Service
+	Backend       = translate.Backend
+	BackendPort   = translate.BackendPort
+	Rule          = translate.Rule
+	RuleBackend   = translate.RuleBackend
+	// Note says what could not be done.
+	Note = translate.Note
 )
 
 // Endpoint is one address of an [Assignment].
@@ -30,4 +36,10 @@ func ClusterName(id federation.ServiceID) string { return translate.ClusterName(
 // tsgw/cluster/<cluster>/<namespace>/<name>.
 func ClusterNameIn(id federation.ServiceID, c federation.ClusterID) string {
 	return translate.ClusterNameIn(id, c)
+}
+
+// BackendCluster returns the Envoy cluster and EDS name of a port of a TailscaleEndpoints:
+// tsgw/endpoints/<namespace>/<name>/<port>.
+func BackendCluster(namespace, name string, port uint16) string {
+	return translate.BackendCluster(namespace, name, port)
 }

@@ -122,6 +122,16 @@ func (s *Spoke) RemoveBackend(ctx context.Context, name Name) error {
 	return s.do(ctx, func(time.Time) { s.backendChanged(name, nil) })
 }
 
+// SetRules replaces the rules of the cluster's routes that have a TailscaleEndpoints as backend. They are sorted, and must
+// not be changed afterwards.
+func (s *Spoke) SetRules(ctx context.Context, rules []Rule) error {
+	return s.do(ctx, func(time.Time) {
+		if !slices.EqualFunc(s.local.rules, rules, Rule.Equal) {
+			s.local.rules, s.dirty.structure = rules, true
+		}
+	})
+}
+
 func (s *Spoke) backendChanged(name Name, b *Backend) {
 	if s.backends.set(name, b) {
 		s.dirty.backend(name)

@@ -12,6 +12,8 @@ type local struct {
 	externals map[Name]Service
 	// envoys are the Services of the Gateways' Envoys, by Gateway.
 	envoys map[Name]Name
+	// rules are those of the routes that send to a backend.
+	rules []Rule
 	// joined are the Gateways of the federation, by their TailscaleGateway.
 	joined map[Name]Joined
 }

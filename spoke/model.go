@@ -90,6 +90,8 @@ type Structure struct {
 	Gateways []Gateway
 	Services []RoutedService
 	Backends []RoutedBackend
+	// Rules are those of the routes that send to a backend. They are sorted and must not be changed.
+	Rules []Rule
 }
 
 // Gateway is a joined Gateway with the policy that makes Envoy Gateway translate it again.

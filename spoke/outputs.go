@@ -275,7 +275,7 @@ func equalConfig(a, b ProxyConfig) bool {
 
 // settleStructure publishes what shapes routes and clusters, and notes which policies have to follow.
 func (s *Spoke) settleStructure(now time.Time) {
-	next := Structure{Cluster: s.cfg.Cluster, Backends: s.routedBackends()}
+	next := Structure{Cluster: s.cfg.Cluster, Backends: s.routedBackends(), Rules: s.local.rules}
 	for _, id := range s.serviceIDs() {
 		svc := RoutedService{ID: id}
 		svc.Port, _ = routedPort(s.out.sets[id])
@@ -308,7 +308,8 @@ func (s *Spoke) settleStructure(now time.Time) {
 func equalStructure(a, b Structure) bool {
 	return a.Cluster == b.Cluster && slices.EqualFunc(a.Gateways, b.Gateways, func(x, y Gateway) bool {
 		return x.equal(y.Joined) && x.Policy == y.Policy && x.Revision == y.Revision
-	}) && slices.EqualFunc(a.Services, b.Services, equalRouted) && slices.EqualFunc(a.Backends, b.Backends, RoutedBackend.equal)
+	}) && slices.EqualFunc(a.Services, b.Services, equalRouted) && slices.EqualFunc(a.Backends, b.Backends, RoutedBackend.equal) &&
+		slices.EqualFunc(a.Rules, b.Rules, Rule.Equal)
 }
 
 func equalRouted(x, y RoutedService) bool {

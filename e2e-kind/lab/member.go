@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strings"
 
 	"sigs.k8s.io/yaml"
 
@@ -90,12 +91,13 @@ func (n *node) member(ctx context.Context) error {
 
 // outside starts what answers for the hosts outside of the clusters, and returns a file that has their names.
 func (n *node) outside(ctx context.Context) (hosts string, err error) {
-	text := "127.0.0.1 localhost\n"
+	var text strings.Builder
+	text.WriteString("127.0.0.1 localhost\n")
 	addr := n.Pods.Addr().Next().Next()
 	for _, name := range n.Outside {
 		addr = addr.Next()
 		listen := netip.AddrPortFrom(addr, 80)
-		text += fmt.Sprintf("%s %s\n", addr, name)
+		fmt.Fprintf(&text, "%s %s\n", addr, name)
 		_, err := n.supervisor.Start(ctx, machine.Process{
 			Name: name, Path: n.Programs.Webapp, LogFile: n.path(name + ".log"), Restart: true,
 			Args:  []string{"--listen", listen.String(), "--cluster", "outside"},
@@ -107,7 +109,7 @@ func (n *node) outside(ctx context.Context) (hosts string, err error) {
 		}
 	}
 	hosts = n.path("hosts")
-	return hosts, os.WriteFile(hosts, []byte(text), 0o644)
+	return hosts, os.WriteFile(hosts, []byte(text.String()), 0o644)
 }
 
 // bootstrap lets the spoke make its Secrets and say how Envoy Gateway and Envoy are to be set up.

@@ -8,13 +8,12 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/tailgate-project/tailgate/federation"
 )
 
 // XDSCluster is the Envoy cluster, in Envoy's bootstrap, that leads to the endpoint discovery server.
@@ -29,9 +28,9 @@ const (
 )
 
 // edsCluster returns a cluster whose endpoints come from the endpoint discovery server. Its bytes depend on its name
-// alone, because each change of a cluster makes Envoy warm it again.
-func edsCluster(name string) *clusterv3.Cluster {
-	return &clusterv3.Cluster{
+// and on what is spoken there alone, because each change of a cluster makes Envoy warm it again.
+func edsCluster(name string, app federation.AppProtocol) *clusterv3.Cluster {
+	c := &clusterv3.Cluster{
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig:     edsConfig(name),
@@ -45,6 +44,8 @@ func edsCluster(name string) *clusterv3.Cluster {
 		}},
 		CircuitBreakers: circuitBreakers(),
 	}
+	speak(c, app)
+	return c
 }
 
 func edsConfig(service string) *clusterv3.Cluster_EdsClusterConfig {
@@ -104,19 +105,20 @@ func ownListener(name string, l Listener, addr netip.AddrPort) *clusterv3.Cluste
 			}}}}},
 		}}},
 	}
+	// A request goes on in the version that it came in: calls of gRPC need HTTP/2, WebSockets HTTP/1.1.
+	options := &httpv3.HttpProtocolOptions{
+		UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
+			UseDownstreamProtocolConfig: &httpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
+				HttpProtocolOptions: &corev3.Http1ProtocolOptions{}, Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+			},
+		},
+	}
 	if l.TLS {
 		// The peer is this very process, so its certificate proves nothing; SNI picks the filter chain.
-		c.TransportSocket = &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{
-			TypedConfig: pack(&tlsv3.UpstreamTlsContext{}),
-		}}
-		options := &httpv3.HttpProtocolOptions{
-			UpstreamHttpProtocolOptions: &corev3.UpstreamHttpProtocolOptions{AutoSni: true},
-			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
-				ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}},
-			}},
-		}
-		c.TypedExtensionProtocolOptions = map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(options)}
+		c.TransportSocket = tlsSocket()
+		options.UpstreamHttpProtocolOptions = &corev3.UpstreamHttpProtocolOptions{AutoSni: true}
 	}
+	setHTTP(c, options)
 	return c
 }
 
@@ -150,23 +152,4 @@ func bound(g Gateway, l Listener, listeners []*listenerv3.Listener) netip.AddrPo
 		port += privilegedPortShift
 	}
 	return netip.AddrPortFrom(loopback, port)
-}
-
-// Backend returns the cluster that Envoy Gateway made for a custom backend with its endpoints from the endpoint
-// discovery server. Name, load balancing and what the user's policies set stay as they are.
-func Backend(c *clusterv3.Cluster, service string) *clusterv3.Cluster {
-	c = proto.CloneOf(c)
-	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
-	c.EdsClusterConfig = edsConfig(service)
-	c.LoadAssignment = nil
-	if c.OutlierDetection == nil {
-		c.OutlierDetection = outlierDetection()
-	}
-	if c.CommonLbConfig == nil {
-		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{}
-	}
-	if c.CommonLbConfig.HealthyPanicThreshold == nil {
-		c.CommonLbConfig.HealthyPanicThreshold = &typev3.Percent{Value: 0}
-	}
-	return c
 }

@@ -183,6 +183,8 @@ func usable(in []Service) ([]Service, []Note) {
 		switch {
 		case s.ID.Kind != federation.KindService:
 			notes = append(notes, Note{s.ID.String(), "listeners of other clusters have no routes of their own; reach them by their VIP"})
+		case unroutable(s.App) != "":
+			notes = append(notes, Note{s.ID.String(), unroutable(s.App) + "; reach it by its VIP"})
 		case !federation.IsLabel(s.ID.Name) || !federation.IsLabel(s.ID.Namespace):
 			notes = append(notes, Note{s.ID.String(), "namespace and name must be RFC 1123 labels"})
 		default:
@@ -198,7 +200,8 @@ func usable(in []Service) ([]Service, []Note) {
 		}
 	}
 	slices.SortStableFunc(out, func(a, b Service) int {
-		return cmp.Or(a.ID.Compare(b.ID), slices.Compare(a.Clusters, b.Clusters), cmp.Compare(a.Tailnet, b.Tailnet), cmp.Compare(a.Port, b.Port))
+		return cmp.Or(a.ID.Compare(b.ID), slices.Compare(a.Clusters, b.Clusters), cmp.Compare(a.Tailnet, b.Tailnet), cmp.Compare(a.Port, b.Port),
+			cmp.Compare(a.App, b.App))
 	})
 	return slices.CompactFunc(out, func(a, b Service) bool { return a.ID == b.ID }), notes
 }

@@ -2,7 +2,6 @@ package translate
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 
@@ -14,6 +13,8 @@ import (
 type wish struct {
 	path   string
 	target string
+	// app is what the target speaks.
+	app federation.AppProtocol
 	// family is the first segment whose wishes share one loop guard; empty for a guard of its own.
 	family string
 	// hop is what the route appends to the hop header.
@@ -37,6 +38,7 @@ type plan struct {
 type planner struct {
 	cluster  federation.ClusterID
 	services []Service
+	apps     map[federation.ServiceID]federation.AppProtocol
 	cross    []candidate
 	notes    []Note
 }
@@ -51,7 +53,11 @@ func newPlanner(s Snapshot, t thrift) *planner {
 		}
 		cross = slices.DeleteFunc(cross, func(c candidate) bool { return c.text == c.dotted() && plain[c.target()] })
 	}
-	return &planner{cluster: s.Cluster, services: services, cross: cross, notes: append(notes, clashes...)}
+	apps := make(map[federation.ServiceID]federation.AppProtocol, len(services))
+	for _, svc := range services {
+		apps[svc.ID] = svc.App
+	}
+	return &planner{cluster: s.Cluster, services: services, apps: apps, cross: cross, notes: append(notes, clashes...)}
 }
 
 func (p *planner) note(item, text string) { p.notes = append(p.notes, Note{item, text}) }
@@ -69,7 +75,7 @@ func (p *planner) plan(gateways []Gateway) plan {
 		out.paths = append(out.paths, w)
 	}
 	for _, c := range p.cross {
-		add(wish{path: c.text, target: c.target(), family: crossCluster, hop: string(p.cluster)})
+		add(wish{path: c.text, target: c.target(), app: p.apps[c.service], family: crossCluster, hop: string(p.cluster)})
 	}
 	for _, g := range gateways {
 		for _, l := range g.Listeners {
@@ -91,7 +97,7 @@ func (p *planner) plan(gateways []Gateway) plan {
 				p.note(c.text, bad)
 				continue
 			}
-			add(wish{path: path, target: c.target(), hop: string(p.cluster)})
+			add(wish{path: path, target: c.target(), app: p.apps[c.service], hop: string(p.cluster)})
 		}
 		p.addHosts(out.hosts, g, g.Ingress, strings.TrimSuffix(g.Ingress.PathPrefix, "/"))
 		p.addHosts(out.hosts, g, g.Egress, "")
@@ -110,7 +116,7 @@ func (p *planner) addHosts(hosts map[string][]wish, g Gateway, t RouteTemplate, 
 		}
 		w := wish{path: strings.NewReplacer("{service}", c.service.Name, "{namespace}", c.service.Namespace,
 			"{cluster}", string(c.cluster), "{tailnet}", g.Tailnet, "{domain}", defaultDomain).Replace(path),
-			target: c.target(), hop: string(p.cluster)}
+			target: c.target(), app: p.apps[c.service], hop: string(p.cluster)}
 		if bad := checkPath(w.path); bad != "" {
 			p.note(host+w.path, bad)
 			continue
@@ -149,18 +155,21 @@ func compareWishes(a, b wish) int {
 	return cmp.Or(cmp.Compare(len(b.path), len(a.path)), cmp.Compare(a.path, b.path))
 }
 
-// targets returns all Envoy clusters that the plan leads to.
-func (p plan) targets() []string {
-	set := map[string]bool{}
-	for _, w := range p.paths {
-		set[w.target] = true
-	}
-	for _, ws := range p.hosts {
+// targets returns all Envoy clusters of services that the plan leads to, and what they speak.
+func (p plan) targets() map[string]federation.AppProtocol {
+	out := map[string]federation.AppProtocol{}
+	add := func(ws []wish) {
 		for _, w := range ws {
-			set[w.target] = true
+			if !w.local {
+				out[w.target] = w.app
+			}
 		}
 	}
-	return slices.Sorted(maps.Keys(set))
+	add(p.paths)
+	for _, ws := range p.hosts {
+		add(ws)
+	}
+	return out
 }
 
 // localCluster returns the name of the Envoy cluster of a gateway's own listener.

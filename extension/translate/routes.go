@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/tailgate-project/tailgate/federation"
 )
 
 // HopHeader collects the ids of the clusters whose gateways a request has gone through. A gateway that finds its own
@@ -21,13 +23,17 @@ const HopHeader = "x-tailgate-hop"
 
 const (
 	// idempotent are the methods that may be sent twice (RFC 9110, 9.2.2).
-	idempotent   = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"
-	routeTimeout = 15 * time.Second
-	retries      = 3
+	idempotent = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"
+	retries    = 3
 	// A connection to the egress proxy always succeeds, and a dead remote shows as a reset: whether the request had
-	// arrived is not known then, so only idempotent ones are sent again after it.
+	// arrived is not known then, so only idempotent ones are sent again after it. Calls of gRPC are POSTs.
 	retryOnIdempotent = "reset,connect-failure,refused-stream,reset-before-request"
 	retryOnOther      = "connect-failure,refused-stream,reset-before-request"
+	// firstByteTimeout is how long what may be sent twice waits for the beginning of an answer before it is sent to
+	// another host.
+	firstByteTimeout = time.Minute
+	// idleTimeout is how long nothing may move on a stream. It is what Envoy Gateway gives its own routes.
+	idleTimeout = time.Hour
 )
 
 // routesOf returns the routes of a wish: one for idempotent methods and one for the rest, or one for both where the
@@ -35,27 +41,45 @@ const (
 func routesOf(w wish) []*routev3.Route {
 	name := Prefix + "route" + w.path + "/"
 	if w.local {
-		// The routes behind the listener have time limits and retries of their own.
-		return []*routev3.Route{route(name+"own", w, matchPath(w.path), &routev3.RouteAction{Timeout: durationpb.New(0)})}
+		// The routes behind the listener have retries and shorter time limits of their own.
+		return []*routev3.Route{route(name+"own", w, matchPath(w.path), action(w, nil))}
 	}
-	again := matchPath(w.path)
-	again.Headers = []*routev3.HeaderMatcher{headerMatch(":method", idempotent)}
+	first := matchPath(w.path)
+	first.Headers = []*routev3.HeaderMatcher{headerMatch(":method", idempotent)}
+	again := retryPolicy(retryOnIdempotent)
+	again.PerTryTimeout = durationpb.New(firstByteTimeout)
 	return []*routev3.Route{
-		route(name+"idempotent", w, again, &routev3.RouteAction{Timeout: durationpb.New(routeTimeout), RetryPolicy: retryPolicy(retryOnIdempotent)}),
-		route(name+"once", w, matchPath(w.path), &routev3.RouteAction{Timeout: durationpb.New(routeTimeout), RetryPolicy: retryPolicy(retryOnOther)}),
+		route(name+"idempotent", w, first, action(w, again)),
+		route(name+"once", w, matchPath(w.path), action(w, retryPolicy(retryOnOther))),
 	}
 }
 
-func route(name string, w wish, match *routev3.RouteMatch, action *routev3.RouteAction) *routev3.Route {
-	action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: w.target}
+// action returns what all routes of a wish do. Without a time limit of its own, a route has Envoy's of 15 seconds.
+func action(w wish, retry *routev3.RetryPolicy) *routev3.RouteAction {
+	a := &routev3.RouteAction{Timeout: durationpb.New(0), IdleTimeout: durationpb.New(idleTimeout), RetryPolicy: retry}
+	http2Only := w.app == federation.AppH2C || w.app == federation.AppGRPCS
+	if http2Only || w.local {
+		// No limit, but the one that the client gives in grpc-timeout.
+		a.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{
+			MaxStreamDuration: durationpb.New(0), GrpcTimeoutHeaderMax: durationpb.New(0),
+		}
+	}
+	if !http2Only {
+		a.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "websocket"}}
+	}
+	return a
+}
+
+func route(name string, w wish, match *routev3.RouteMatch, a *routev3.RouteAction) *routev3.Route {
+	a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: w.target}
 	if w.path != "" {
 		// prefix_rewrite would leave "//"; the slashes go with the prefix and one comes back.
-		action.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{
+		a.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{
 			Pattern: &matcherv3.RegexMatcher{Regex: "^" + regexp.QuoteMeta(w.path) + "/*"}, Substitution: "/",
 		}
 	}
 	return &routev3.Route{
-		Name: name, Match: match, Action: &routev3.Route_Route{Route: action},
+		Name: name, Match: match, Action: &routev3.Route_Route{Route: a},
 		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
 			Header:       &corev3.HeaderValue{Key: HopHeader, Value: w.hop},
 			AppendAction: corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,

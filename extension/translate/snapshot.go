@@ -2,6 +2,7 @@ package translate
 
 import (
 	"net/netip"
+	"strconv"
 
 	"github.com/tailgate-project/tailgate/federation"
 )
@@ -13,6 +14,9 @@ type Snapshot struct {
 	Cluster  federation.ClusterID
 	Gateways []Gateway
 	Services []Service
+	// Backends are the cluster's TailscaleEndpoints, and Rules those of its routes that send to them.
+	Backends []Backend
+	Rules    []Rule
 }
 
 // Gateway is a local Gateway that a TailscaleGateway has joined to the federation.
@@ -58,12 +62,56 @@ type Listener struct {
 // Service is a federated service that gateways of this cluster offer.
 type Service struct {
 	ID federation.ServiceID
-	// Port is the port of the service.
+	// Port is the port of the service, App what is spoken there.
 	Port uint16
+	App  federation.AppProtocol
 	// Clusters have an export of the service, the local cluster among them where it has one; sorted.
 	Clusters []federation.ClusterID
 	// Tailnet is the name of the tailnet that carries the service.
 	Tailnet string
+}
+
+// Backend is a TailscaleEndpoints object.
+type Backend struct {
+	Namespace, Name string
+	// Ports carry requests. Each stands once.
+	Ports []BackendPort
+}
+
+// BackendPort is a port of a [Backend] that routes may refer to.
+type BackendPort struct {
+	Port uint16
+	App  federation.AppProtocol
+}
+
+// Rule is a rule of a route of this cluster's that has at least one TailscaleEndpoints as backend. Envoy Gateway gives
+// such a backend neither endpoints nor its share of the traffic, and does not say which port was meant, so that the
+// routes' own text has to be known as well.
+type Rule struct {
+	// Kind is HTTPRoute or GRPCRoute.
+	Kind            string
+	Namespace, Name string
+	// Index is the rule's place in its route, from 0.
+	Index int
+	// Backends are all that the rule names, the ordinary ones too.
+	Backends []RuleBackend
+}
+
+// RuleBackend is a backend that a [Rule] sends to.
+type RuleBackend struct {
+	// Custom is set for a TailscaleEndpoints, and not for what Envoy Gateway knows by itself.
+	Custom          bool
+	Namespace, Name string
+	// Port is 0 where the rule names none: that means the only one that the backend has.
+	Port uint16
+	// Weight is its share of the requests, relative to the rule's other backends. With 0 it is sent nothing.
+	Weight uint32
+}
+
+// BackendCluster returns the name of the Envoy cluster of a port of a TailscaleEndpoints, which is also its EDS service
+// name: tsgw/endpoints/<namespace>/<name>/<port>.
+func BackendCluster(namespace, name string, port uint16) string {
+	return Prefix + "endpoints/" + namespace + "/" + name + "/" + strconv.Itoa(int(port))
 }
 
 // ClusterName returns the name of the federated service's Envoy cluster, which is also its EDS service name:

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -62,23 +60,37 @@ const (
 
 // within translates in the least lean way that fits.
 func within(limit int, in Resources, policies []Policy, s Snapshot) (Resources, []Note) {
+	in, backends, sent := send(in, s)
 	gateways := joined(s, policies)
 	if len(gateways) == 0 {
-		return in, nil
+		return with(in, backends), sortNotes(sent)
 	}
 	var lost []Note
 	for _, t := range []thrift{whole, plainOnly, anyHostOnly} {
-		out, notes := translate(in, gateways, s, t)
+		out, notes := translate(in, gateways, backends, s, t)
 		size := out.size()
 		if size <= limit {
-			return out, sortNotes(append(notes, lost...))
+			return out, sortNotes(slices.Concat(notes, lost, sent))
 		}
 		lost = []Note{{"size", fmt.Sprintf("all routes would take more than %d bytes; left out are the dotted paths of services that have a plain one", limit)}}
 		if t == plainOnly {
 			lost = append(lost, Note{"size", "left out are also all paths, but for the virtual hosts that are for all hosts"})
 		}
 	}
-	return in, []Note{{"size", fmt.Sprintf("even the fewest routes would take more than %d bytes; there are none: share out the services among several Gateways", limit)}}
+	none := Note{"size", fmt.Sprintf("even the fewest routes would take more than %d bytes; there are none: share out the services among several Gateways", limit)}
+	return with(in, backends), sortNotes(append(sent, none))
+}
+
+// with adds the clusters in place of those that have their names.
+func with(in Resources, clusters map[string]*clusterv3.Cluster) Resources {
+	if len(clusters) == 0 {
+		return in
+	}
+	in.Clusters = slices.DeleteFunc(slices.Clone(in.Clusters), func(c *clusterv3.Cluster) bool { return clusters[c.GetName()] != nil })
+	for _, name := range slices.Sorted(maps.Keys(clusters)) {
+		in.Clusters = append(in.Clusters, clusters[name])
+	}
+	return in
 }
 
 // size estimates the encoded size. A route is measured once however many virtual hosts share it, which is what makes
@@ -115,26 +127,27 @@ func sortNotes(notes []Note) []Note {
 	return slices.Compact(notes)
 }
 
-func translate(in Resources, gateways []Gateway, s Snapshot, t thrift) (Resources, []Note) {
+func translate(in Resources, gateways []Gateway, backends map[string]*clusterv3.Cluster, s Snapshot, t thrift) (Resources, []Note) {
 	p := newPlanner(s, t)
 	var touched []*routev3.RouteConfiguration
 	out := Resources{Listeners: in.Listeners}
-	clusters := map[string]*clusterv3.Cluster{}
+	clusters := maps.Clone(backends)
+	if clusters == nil {
+		clusters = map[string]*clusterv3.Cluster{}
+	}
 	for _, rc := range in.Routes {
-		owners := ownersOf(rc.GetName(), gateways)
+		owners := ownersOf(rc, gateways)
 		if len(owners) == 0 {
 			out.Routes = append(out.Routes, rc)
 			continue
 		}
-		plan := p.plan(owners)
-		next, notes := inject(rc, plan, t)
+		all := p.plan(owners)
+		next, notes := inject(rc, all, p.each(owners, all), t)
 		out.Routes = append(out.Routes, next)
 		touched = append(touched, next)
 		p.notes = append(p.notes, notes...)
-		for _, name := range plan.targets() {
-			if _, own := plan.local[name]; !own {
-				clusters[name] = edsCluster(name)
-			}
+		for name, app := range all.targets() {
+			clusters[name] = edsCluster(name, app)
 		}
 		for _, g := range owners {
 			for _, l := range g.Listeners {
@@ -152,78 +165,6 @@ func translate(in Resources, gateways []Gateway, s Snapshot, t thrift) (Resource
 		out.Clusters = append(out.Clusters, clusters[name])
 	}
 	return out, append(p.notes, lint(&out, touched)...)
-}
-
-// ownersOf returns the gateways whose routes a route configuration holds. Envoy Gateway calls it
-// namespace/gateway/listener, or http-port under its second naming scheme.
-func ownersOf(name string, gateways []Gateway) []Gateway {
-	parts := strings.Split(name, "/")
-	var out []Gateway
-	for _, g := range gateways {
-		switch {
-		case len(parts) == 3:
-			if parts[0] == g.Namespace && parts[1] == g.Name {
-				out = append(out, g)
-			}
-		case len(parts) == 1:
-			_, text, _ := strings.Cut(name, "-")
-			port, err := strconv.ParseUint(text, 10, 16)
-			if err == nil && slices.ContainsFunc(g.Listeners, func(l Listener) bool {
-				return uint64(l.Port) == port || uint64(bound(g, l, nil).Port()) == port
-			}) {
-				out = append(out, g)
-			}
-		}
-	}
-	return out
-}
-
-// anyHost is the domain that matches what no other domain does.
-const anyHost = "*"
-
-// inject returns a copy of the route configuration with the plan's routes and hosts in place of what we put there
-// before.
-func inject(rc *routev3.RouteConfiguration, p plan, t thrift) (*routev3.RouteConfiguration, []Note) {
-	rc = proto.CloneOf(rc)
-	rc.VirtualHosts = slices.DeleteFunc(rc.VirtualHosts, func(vh *routev3.VirtualHost) bool { return ours(vh.GetName()) })
-	built := build(p)
-	unplaced := maps.Clone(p.hosts)
-	all := false
-	var notes []Note
-	for _, vh := range rc.VirtualHosts {
-		vh.Routes = slices.DeleteFunc(vh.Routes, func(r *routev3.Route) bool { return ours(r.GetName()) })
-		wishes := p.paths
-		if t == anyHostOnly && !slices.Contains(vh.Domains, anyHost) {
-			wishes = nil
-		}
-		for _, d := range vh.Domains {
-			all = all || d == anyHost
-			if ws, ok := unplaced[strings.ToLower(d)]; ok {
-				delete(unplaced, strings.ToLower(d))
-				wishes = merge(wishes, ws)
-			}
-		}
-		user := vh.Routes
-		if !near(user, wishes) {
-			vh.Routes, _ = place(nil, wishes, built)
-			vh.Routes = append(vh.Routes, user...)
-			continue
-		}
-		var taken []string
-		vh.Routes, taken = place(user, wishes, built)
-		for _, path := range taken {
-			notes = append(notes, Note{rc.GetName() + " " + vh.GetName() + " " + path + "/", "an HTTPRoute has this path; it keeps it"})
-		}
-	}
-	for _, domain := range slices.Sorted(maps.Keys(unplaced)) {
-		routes, _ := place(nil, unplaced[domain], built)
-		rc.VirtualHosts = append(rc.VirtualHosts, &routev3.VirtualHost{Name: Prefix + "host/" + domain, Domains: []string{domain}, Routes: routes})
-	}
-	if !all && len(p.paths) > 0 {
-		routes, _ := place(nil, p.paths, built)
-		rc.VirtualHosts = append(rc.VirtualHosts, &routev3.VirtualHost{Name: Prefix + "any-host", Domains: []string{anyHost}, Routes: routes})
-	}
-	return rc, notes
 }
 
 // merge adds the wishes of a host to those of all hosts, whose paths they do not take away.

@@ -2,7 +2,6 @@ package translate_test
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -28,12 +27,15 @@ import (
 	"github.com/tailgate-project/tailgate/federation"
 )
 
-var update = flag.Bool("update", false, "write the golden files and delete stale ones")
+// update has the golden files written, and stale ones deleted.
+var update = os.Getenv("UPDATE_GOLDEN") != ""
 
 // fixture is an input file.
 type fixture struct {
-	Snapshot                    translate.Snapshot
-	Policies                    []json.RawMessage
+	Snapshot translate.Snapshot
+	Policies []json.RawMessage
+	// Marked are the backends of a cluster that the hook for clusters was told of, as namespace/name.
+	Marked                      map[string][]string
 	Clusters, Routes, Listeners []json.RawMessage
 }
 
@@ -44,6 +46,16 @@ func (f fixture) input(t testing.TB) (translate.Resources, []translate.Policy) {
 		Routes:    parse[routev3.RouteConfiguration](t, f.Routes),
 		Listeners: parse[listenerv3.Listener](t, f.Listeners),
 	}
+	for i, c := range in.Clusters {
+		var objects [][]byte
+		for _, object := range f.Marked[c.GetName()] {
+			objects = append(objects, backendObject(object))
+		}
+		var err error
+		if in.Clusters[i], err = translate.Mark(c, objects); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var policies []translate.Policy
 	for _, raw := range f.Policies {
 		p, err := translate.ParsePolicy(raw)
@@ -53,6 +65,12 @@ func (f fixture) input(t testing.TB) (translate.Resources, []translate.Policy) {
 		policies = append(policies, p)
 	}
 	return in, policies
+}
+
+// backendObject is a TailscaleEndpoints, given as namespace/name, as Envoy Gateway hands it over.
+func backendObject(name string) []byte {
+	namespace, name, _ := strings.Cut(name, "/")
+	return fmt.Appendf(nil, `{"apiVersion":"gateway.tailscale.com/v1alpha1","kind":"TailscaleEndpoints","metadata":{"namespace":%q,"name":%q}}`, namespace, name)
 }
 
 func parse[T any, M interface {
@@ -134,7 +152,7 @@ func TestGolden(t *testing.T) {
 			in, policies := f.input(t)
 			out, notes := translate.Translate(in, policies, f.Snapshot)
 			got := render(t, out, notes)
-			if *update {
+			if update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
 				}
@@ -144,7 +162,7 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("run with -update after reading this diff (-want +got):\n%s", diff)
+				t.Errorf("run with UPDATE_GOLDEN=1 after reading this diff (-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -155,12 +173,12 @@ func TestGolden(t *testing.T) {
 	for _, o := range outputs {
 		switch {
 		case wanted[o]:
-		case *update:
+		case update:
 			if err := os.Remove(o); err != nil {
 				t.Error(err)
 			}
 		default:
-			t.Errorf("%s has no input; run with -update to delete it", o)
+			t.Errorf("%s has no input; run with UPDATE_GOLDEN=1 to delete it", o)
 		}
 	}
 }
@@ -220,6 +238,19 @@ func shuffled(r *rand.Rand, s translate.Snapshot) translate.Snapshot {
 	s.Gateways, s.Services = slices.Clone(s.Gateways), slices.Clone(s.Services)
 	shuffle(len(s.Gateways), func(i, j int) { s.Gateways[i], s.Gateways[j] = s.Gateways[j], s.Gateways[i] })
 	shuffle(len(s.Services), func(i, j int) { s.Services[i], s.Services[j] = s.Services[j], s.Services[i] })
+	s.Backends, s.Rules = slices.Clone(s.Backends), slices.Clone(s.Rules)
+	shuffle(len(s.Backends), func(i, j int) { s.Backends[i], s.Backends[j] = s.Backends[j], s.Backends[i] })
+	shuffle(len(s.Rules), func(i, j int) { s.Rules[i], s.Rules[j] = s.Rules[j], s.Rules[i] })
+	for i := range s.Backends {
+		ps := slices.Clone(s.Backends[i].Ports)
+		shuffle(len(ps), func(a, b int) { ps[a], ps[b] = ps[b], ps[a] })
+		s.Backends[i].Ports = ps
+	}
+	for i := range s.Rules {
+		bs := slices.Clone(s.Rules[i].Backends)
+		shuffle(len(bs), func(a, b int) { bs[a], bs[b] = bs[b], bs[a] })
+		s.Rules[i].Backends = bs
+	}
 	for i := range s.Gateways {
 		ls := slices.Clone(s.Gateways[i].Listeners)
 		shuffle(len(ls), func(a, b int) { ls[a], ls[b] = ls[b], ls[a] })
@@ -315,29 +346,7 @@ func plausible(s translate.Snapshot, text, target string) bool {
 	return false
 }
 
-func TestRefusedObjects(t *testing.T) {
-	snapshot := translate.Snapshot{Services: []translate.Service{{ID: federation.Service("shop", "billing")}}}
-	for _, tc := range []struct{ name, object, want string }{
-		{"same-name", `{"metadata":{"namespace":"shop","name":"billing"}}`, ""},
-		{"listed", `{"metadata":{"namespace":"shop","name":"x"},"spec":{"services":[{"name":"billing"}]}}`, ""},
-		{"other-namespace", `{"metadata":{"namespace":"x","name":"x"},"spec":{"services":[{"namespace":"shop","name":"billing"}]}}`, ""},
-		{"unknown", `{"metadata":{"namespace":"shop","name":"x"}}`, "no member exports a service shop/x"},
-		{"two", `{"metadata":{"namespace":"shop","name":"x"},"spec":{"services":[{"name":"billing"},{"name":"b"}]}}`, "names 2 services"},
-		{"no-json", `{`, "read backend object"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			id, err := translate.BackendService([]byte(tc.object), snapshot)
-			if tc.want == "" {
-				if err != nil || id != snapshot.Services[0].ID {
-					t.Fatalf("got %v, %v", id, err)
-				}
-				return
-			}
-			if err == nil || !strings.Contains(err.Error(), tc.want) {
-				t.Fatalf("got %v, want %q", err, tc.want)
-			}
-		})
-	}
+func TestPolicyWithoutTargets(t *testing.T) {
 	if _, err := translate.ParsePolicy([]byte(`{"metadata":{"name":"p"},"spec":{}}`)); err == nil {
 		t.Error("a policy without targets was accepted")
 	}

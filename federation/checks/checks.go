@@ -15,6 +15,9 @@ type Result struct {
 	At time.Time
 	// Reason says in a word why it is not OK.
 	Reason string
+	// Row is how many results in a row were like this one, itself among them, where that is known: it stands for all of
+	// them then, whether or not they were recorded. With 0 it is one more than those that were.
+	Row int
 }
 
 // State is the verdict on an endpoint.
@@ -41,7 +44,7 @@ func (s State) String() string {
 // Health is what is known of one endpoint. Use [New].
 //
 // The laws: the verdict changes only with a result that completes a row; a row is broken by one result to the contrary;
-// results older than the last one count for nothing.
+// results older than the last one count for nothing, and the last one recorded again counts once if it has its Row.
 type Health struct {
 	thresholds Thresholds
 	state      State
@@ -64,7 +67,9 @@ func (h *Health) Record(r Result) bool {
 	if r.OK != h.last.OK {
 		h.row = 0
 	}
-	h.row++
+	if h.row++; r.Row > 0 {
+		h.row = r.Row
+	}
 	h.last = r
 	verdict, enough := Healthy, h.thresholds.Healthy
 	if !r.OK {

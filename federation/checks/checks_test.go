@@ -90,6 +90,45 @@ func FuzzHealth(f *testing.F) {
 	})
 }
 
+func TestAResultThatKnowsItsRowStandsForAllOfIt(t *testing.T) {
+	h := checks.New(checks.Thresholds{Healthy: 2, Unhealthy: 3})
+	if !h.Record(checks.Result{At: epoch, Reason: "timeout", Row: 3}) || h.State() != checks.Unhealthy {
+		t.Errorf("after three bad ones of which one was recorded the verdict is %v", h.State())
+	}
+	for range 5 {
+		if h.Record(checks.Result{OK: true, At: epoch.Add(time.Second), Row: 1}) {
+			t.Error("one good result that is recorded again and again makes a verdict")
+		}
+	}
+	if !h.Record(checks.Result{OK: true, At: epoch.Add(2 * time.Second), Row: 2}) || h.State() != checks.Healthy {
+		t.Errorf("after two good ones the verdict is %v", h.State())
+	}
+}
+
+// FuzzRows compares one that is told everything with one that is told the last of each row, and that twice.
+func FuzzRows(f *testing.F) {
+	f.Add(2, 3, []byte{1, 1, 0, 0, 0, 1})
+	f.Add(1, 1, []byte{0, 1})
+	f.Fuzz(func(t *testing.T, healthy, unhealthy int, results []byte) {
+		thresholds := checks.Thresholds{Healthy: healthy, Unhealthy: unhealthy}
+		all, some := checks.New(thresholds), checks.New(thresholds)
+		row := 0
+		for i, b := range results {
+			r := checks.Result{OK: b%2 == 1, At: epoch.Add(time.Duration(i))}
+			all.Record(r)
+			if row++; i+1 < len(results) && results[i+1]%2 == b%2 {
+				continue
+			}
+			r.Row, row = row, 0
+			some.Record(r)
+			some.Record(r)
+			if all.State() != some.State() || all.Failed().At != some.Failed().At {
+				t.Fatalf("after %v: %v, failed %v; told less: %v, failed %v", results[:i+1], all.State(), all.Failed(), some.State(), some.Failed())
+			}
+		}
+	})
+}
+
 func TestStatesHaveTheNamesOfAStatus(t *testing.T) {
 	for state, want := range map[checks.State]string{checks.Unknown: "Unknown", checks.Healthy: "Healthy", checks.Unhealthy: "Unhealthy"} {
 		if got := state.String(); got != want {

@@ -36,6 +36,7 @@ import (
 	"github.com/tailgate-project/tailgate/api/v1alpha1"
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/spoke"
+	"github.com/tailgate-project/tailgate/spoke/controllers/route"
 	"github.com/tailgate-project/tailgate/spoke/controllers/routepolicy"
 	"github.com/tailgate-project/tailgate/spoke/controllers/service"
 	"github.com/tailgate-project/tailgate/spoke/controllers/tailscaleendpoints"
@@ -67,6 +68,7 @@ type Controllers struct {
 	services *service.Reconciler
 	gateways *tailscalegateway.Reconciler
 	backends *tailscaleendpoints.Reconciler
+	routes   *route.Reconciler
 	// status, endpoints and policies bring the events by which the spoke itself wakes the reconcilers.
 	status, endpoints, policies chan event.GenericEvent
 }
@@ -102,9 +104,10 @@ func New(cfg *rest.Config, s *spoke.Spoke, log *slog.Logger) (*Controllers, erro
 		},
 	}
 	c.backends = &tailscaleendpoints.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.endpoints, Lookup: net.DefaultResolver.LookupNetIP}
+	c.routes = &route.Reconciler{Client: mgr.GetClient(), Spoke: s}
 	policies := &routepolicy.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.policies}
 	for _, setup := range []func(ctrl.Manager) error{
-		c.services.SetupWithManager, c.gateways.SetupWithManager, c.backends.SetupWithManager, policies.SetupWithManager,
+		c.services.SetupWithManager, c.gateways.SetupWithManager, c.backends.SetupWithManager, c.routes.SetupWithManager, policies.SetupWithManager,
 	} {
 		if err := setup(mgr); err != nil {
 			return nil, fmt.Errorf("set up the controllers: %w", err)
@@ -176,6 +179,9 @@ func (c *Controllers) Prime(ctx context.Context) error {
 		if err := c.gateways.Join(ctx, &gateways.Items[i]); err != nil {
 			return err
 		}
+	}
+	if err := c.routes.Set(ctx); err != nil {
+		return err
 	}
 	var endpoints v1alpha1.TailscaleEndpointsList
 	if err := c.mgr.GetClient().List(ctx, &endpoints); err != nil {

@@ -71,7 +71,8 @@ var (
 	hostB = netip.MustParseAddrPort("100.64.0.2:9440")
 )
 
-func (n *network) dial(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+func (n *network) dial(ctx context.Context, r probe.Remote) (net.Conn, error) {
+	addr := r.Addr
 	n.mu.Lock()
 	n.dials = append(n.dials, time.Now())
 	host, ok := n.hosts[addr]
@@ -130,7 +131,7 @@ func fast(id string, addrs ...netip.AddrPort) probe.Target {
 	return probe.Target{ID: id, Addrs: addrs, Interval: 500 * time.Millisecond, Timeout: 400 * time.Millisecond}
 }
 
-var withoutTime = cmpopts.IgnoreFields(probe.Result{}, "At")
+var withoutTime = cmpopts.IgnoreFields(probe.Result{}, "At", "Row")
 
 func TestReachability(t *testing.T) {
 	tests := []struct {

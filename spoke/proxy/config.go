@@ -84,6 +84,9 @@ func probeTarget(p *proxyapi.Probe) (probe.Target, error) {
 		}
 		t.Addrs = append(t.Addrs, addr)
 	}
+	if err := parseCheck(p, &t); err != nil {
+		return probe.Target{}, err
+	}
 	return t, nil
 }
 

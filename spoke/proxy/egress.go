@@ -9,10 +9,11 @@ import (
 	"sync"
 
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/spoke/probe"
 	"github.com/tailgate-project/tailgate/spoke/proxy/proxyapi"
 )
 
-// egress gives local addresses to remote VIPs.
+// egress gives local addresses to remote VIPs and to other endpoints in the tailnet.
 type egress struct {
 	node    *node
 	logger  *slog.Logger
@@ -24,6 +25,7 @@ type egress struct {
 }
 
 func newEgress(n *node, logger *slog.Logger, m *metrics) *egress {
+	n.netmap.named = true
 	return &egress{node: n, logger: logger, metrics: m, outlets: map[outletKey]*outlet{}}
 }
 
@@ -35,7 +37,7 @@ type outletKey struct {
 
 // destination is where an outlet leads.
 type destination struct {
-	remote           netip.AddrPort
+	remote           probe.Remote
 	cluster, service string
 	reset            bool
 }
@@ -49,12 +51,25 @@ func parseEgress(e *proxyapi.Egress) (outletKey, destination, error) {
 	if err != nil {
 		return outletKey{}, destination{}, fmt.Errorf("listen address: %w", err)
 	}
-	remote, err := netip.ParseAddrPort(e.GetRemote())
+	remote, err := parseRemote(e, protocol)
 	if err != nil {
-		return outletKey{}, destination{}, fmt.Errorf("remote address: %w", err)
+		return outletKey{}, destination{}, err
 	}
 	return outletKey{protocol, listen},
 		destination{remote: remote, cluster: e.GetCluster(), service: e.GetService(), reset: e.GetReset_()}, nil
+}
+
+// parseRemote reads where an entry leads: to a name and port, or to an address.
+func parseRemote(e *proxyapi.Egress, protocol federation.Protocol) (probe.Remote, error) {
+	if e.GetName() != "" {
+		port, err := parsePortNumber(e.GetPort())
+		return probe.Remote{Name: e.GetName(), Addr: netip.AddrPortFrom(netip.Addr{}, port), Protocol: protocol}, err
+	}
+	addr, err := netip.ParseAddrPort(e.GetRemote())
+	if err != nil {
+		return probe.Remote{}, fmt.Errorf("remote address: %w", err)
+	}
+	return probe.Remote{Addr: addr, Protocol: protocol}, nil
 }
 
 func (e *egress) apply(ctx context.Context, config *proxyapi.Config) map[string]string {
@@ -92,6 +107,9 @@ func (e *egress) apply(ctx context.Context, config *proxyapi.Config) map[string]
 			e.outlets[key] = o
 		}
 		o.direct(ctx, dst)
+		if err := e.node.netmap.unknown(dst.remote.Name); err != nil {
+			problems[key.listen.String()] = err.Error()
+		}
 	}
 	after := e.subjects()
 	for s := range before {
@@ -123,7 +141,7 @@ func (e *egress) drain(context.Context) bool {
 
 func (e *egress) idle(ctx context.Context) { e.open.idle(ctx) }
 
-// outlet is one local address of a remote VIP.
+// outlet is one local address of a remote.
 type outlet struct {
 	egress *egress
 	key    outletKey
@@ -233,7 +251,7 @@ func (o *outlet) dialUDP(ctx context.Context) (net.Conn, error) {
 	if epoch.Err() != nil {
 		return nil, errTold
 	}
-	conn, err := o.egress.node.dialPeerUDP(ctx, dst.remote)
+	conn, err := o.egress.node.dialPeer(ctx, dst.remote)
 	if err != nil {
 		return nil, err
 	}

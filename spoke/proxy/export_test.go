@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"tailscale.com/tailcfg"
 )
 
 // Relay runs a UDP relay with the sessions' usual life.
@@ -19,4 +21,28 @@ func Relay(ctx context.Context, local net.PacketConn, dial func() net.Conn) {
 		flow: m.flow(subject{}), tracker: &tracker{}, logger: slog.New(slog.DiscardHandler),
 	}
 	r.run(ctx)
+}
+
+// Names are the names of a tailnet.
+type Names struct{ names }
+
+// Suffix sets the tailnet's own domain by the name of a device in it.
+func (n *Names) Suffix(device string) { n.suffix = tailnetOf(device) }
+
+// Device gives a device another name.
+func (n *Names) Device(id tailcfg.NodeID, was, name string) { n.device(id, was, name) }
+
+// Record replaces the DNS records.
+func (n *Names) Record(records ...tailcfg.DNSRecord) (changed bool) { return n.record(records) }
+
+// Find says what has a name: "device 1", addresses, or nobody.
+func (n *Names) Find(name string) string {
+	id, addrs, ok := n.find(name)
+	switch {
+	case !ok:
+		return "nobody"
+	case addrs != nil:
+		return fmt.Sprint(addrs)
+	}
+	return fmt.Sprintf("device %d", id)
 }

@@ -163,7 +163,7 @@ func (l *link) message() *proxyapi.Status {
 		r := l.results[id]
 		message.Results = append(message.Results, &proxyapi.ProbeResult{
 			Id: id, Reachable: r.Reachable, RttUs: uint32(r.RTT.Microseconds()), Error: string(r.Reason),
-			AgeMs: uint32(time.Since(r.At).Milliseconds()),
+			AgeMs: uint32(time.Since(r.At).Milliseconds()), Row: uint32(r.Row),
 		})
 	}
 	clear(l.fresh)

@@ -121,6 +121,8 @@ func dialReason(err error) string {
 		return "full"
 	case errors.Is(err, errTold):
 		return "told"
+	case errors.Is(err, probe.ErrUnknownName):
+		return "unknown-name"
 	case errors.Is(err, probe.ErrNoRoute):
 		return "no-route"
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -17,21 +17,42 @@ import (
 	"tailscale.com/tailcfg"
 )
 
-// netmap is what the proxy needs of the node's network map: which addresses its peers own, and which VIPs it hosts
-// itself. It follows the node's notifications, so that neither costs a question per connection.
+// netmap is what the proxy needs of the node's network map: which addresses its peers own, which names there are, and
+// which VIPs it hosts itself. It follows the node's notifications, so that neither costs a question per connection.
 type netmap struct {
 	local  *local.Client
 	logger *slog.Logger
+	// named says that names are asked for. It is set before run.
+	named bool
 
 	mu sync.Mutex
 	// changed is closed at the next change.
 	changed chan struct{}
-	peers   map[tailcfg.NodeID][]netip.Prefix
+	// seen is set once there was a map.
+	seen  bool
+	peers map[tailcfg.NodeID]peer
 	// routes counts the peers that own a prefix.
 	routes map[netip.Prefix]int
+	dns    names
 	// names are those of the own VIPs by address, without svc:, and vips the addresses by name.
 	names map[netip.Addr]string
 	vips  map[string][]netip.Addr
+}
+
+// peer is another node of the tailnet.
+type peer struct {
+	name string
+	// addrs are its own addresses, those of IPv4 first; owns also has the VIPs that it hosts now.
+	addrs []netip.Addr
+	owns  []netip.Prefix
+}
+
+func newPeer(name string, addrs []netip.Addr, owns []netip.Prefix) peer {
+	return peer{name: name, addrs: slices.SortedFunc(slices.Values(addrs), netip.Addr.Compare), owns: owns}
+}
+
+func (p peer) equal(o peer) bool {
+	return p.name == o.name && slices.Equal(p.addrs, o.addrs) && slices.Equal(p.owns, o.owns)
 }
 
 func newNetmap(local *local.Client, logger *slog.Logger) *netmap {
@@ -39,7 +60,7 @@ func newNetmap(local *local.Client, logger *slog.Logger) *netmap {
 		local:   local,
 		logger:  logger,
 		changed: make(chan struct{}),
-		peers:   map[tailcfg.NodeID][]netip.Prefix{},
+		peers:   map[tailcfg.NodeID]peer{},
 		routes:  map[netip.Prefix]int{},
 	}
 }
@@ -106,11 +127,18 @@ func (m *netmap) watch(ctx context.Context) error {
 		if notify.ErrMessage != nil {
 			return errors.New(*notify.ErrMessage)
 		}
-		m.update(&notify)
+		// A change of the names comes with a new map as a whole, but not in it.
+		var config *tailcfg.DNSConfig
+		if notify.SelfChange != nil && m.named {
+			if config, err = m.local.DNSConfig(ctx); err != nil {
+				return fmt.Errorf("read the names of the tailnet: %w", err)
+			}
+		}
+		m.update(&notify, config)
 	}
 }
 
-func (m *netmap) update(notify *ipn.Notify) {
+func (m *netmap) update(notify *ipn.Notify, config *tailcfg.DNSConfig) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	changed := false
@@ -120,12 +148,23 @@ func (m *netmap) update(notify *ipn.Notify) {
 	}
 	if self := notify.SelfChange; self != nil {
 		changed = m.hostLocked(self.CapMap) || changed
+		changed = m.nameLocked(self.Name) || changed
+		if notify.PeersChanged != nil {
+			changed = m.keepLocked(notify.PeersChanged) || changed
+		}
 	}
-	for _, peer := range notify.PeersChanged {
-		changed = m.setLocked(peer.ID, peer.AllowedIPs) || changed
+	if config != nil {
+		changed = m.dns.record(config.ExtraRecords) || changed
+	}
+	for _, p := range notify.PeersChanged {
+		addrs := make([]netip.Addr, 0, len(p.Addresses))
+		for _, prefix := range p.Addresses {
+			addrs = append(addrs, prefix.Addr())
+		}
+		changed = m.setLocked(p.ID, newPeer(p.Name, addrs, p.AllowedIPs)) || changed
 	}
 	for _, id := range notify.PeersRemoved {
-		changed = m.setLocked(id, nil) || changed
+		changed = m.setLocked(id, peer{}) || changed
 	}
 	if changed {
 		close(m.changed)
@@ -136,31 +175,63 @@ func (m *netmap) update(notify *ipn.Notify) {
 func (m *netmap) resetLocked(status *ipnstate.Status) {
 	clear(m.peers)
 	clear(m.routes)
-	for _, peer := range status.Peer {
-		if peer.AllowedIPs != nil {
-			m.setLocked(peer.NodeID, peer.AllowedIPs.AsSlice())
+	m.dns = names{}
+	for _, p := range status.Peer {
+		if p.AllowedIPs != nil {
+			m.setLocked(p.NodeID, newPeer(p.DNSName, p.TailscaleIPs, p.AllowedIPs.AsSlice()))
 		}
 	}
+	m.dns.record(status.ExtraRecords)
 	if status.Self != nil {
 		m.hostLocked(status.Self.CapMap)
+		m.nameLocked(status.Self.DNSName)
+		m.seen = true
 	}
 }
 
-// setLocked replaces what a peer owns, and reports whether that changes anything. Nothing means that the peer is gone.
-func (m *netmap) setLocked(id tailcfg.NodeID, prefixes []netip.Prefix) (changed bool) {
-	if slices.Equal(m.peers[id], prefixes) {
+// nameLocked takes the node's own name, which tells the tailnet's domain, and reports whether that changes.
+func (m *netmap) nameLocked(name string) (changed bool) {
+	suffix := tailnetOf(name)
+	changed = m.dns.suffix != suffix
+	m.dns.suffix = suffix
+	return changed
+}
+
+// keepLocked drops the peers that are not in a whole map, and reports whether there are any. A map that comes as a whole
+// does not say otherwise who is gone.
+func (m *netmap) keepLocked(whole []*tailcfg.Node) (changed bool) {
+	there := make(map[tailcfg.NodeID]bool, len(whole))
+	for _, p := range whole {
+		there[p.ID] = true
+	}
+	for id := range m.peers {
+		if !there[id] {
+			changed = m.setLocked(id, peer{}) || changed
+		}
+	}
+	return changed
+}
+
+// setLocked replaces what is known of a peer, and reports whether that changes anything. One that owns nothing is gone.
+func (m *netmap) setLocked(id tailcfg.NodeID, next peer) (changed bool) {
+	if len(next.owns) == 0 {
+		next = peer{}
+	}
+	was := m.peers[id]
+	if was.equal(next) {
 		return false
 	}
-	for _, prefix := range m.peers[id] {
+	for _, prefix := range was.owns {
 		if m.routes[prefix]--; m.routes[prefix] == 0 {
 			delete(m.routes, prefix)
 		}
 	}
+	m.dns.device(id, was.name, next.name)
 	delete(m.peers, id)
-	if len(prefixes) > 0 {
-		m.peers[id] = prefixes
+	if len(next.owns) > 0 {
+		m.peers[id] = next
 	}
-	for _, prefix := range prefixes {
+	for _, prefix := range next.owns {
 		m.routes[prefix]++
 	}
 	return true

@@ -12,14 +12,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/spoke"
 	"github.com/tailgate-project/tailgate/spoke/proxy/proxyapi"
 )
@@ -157,47 +155,6 @@ func (s *Server) closed(ctx context.Context, role spoke.Role, replica uint32) {
 	if err := s.spoke.ProxyClosed(ctx, role, replica); err != nil {
 		s.log.Debug("the spoke ended before a proxy's stream", "role", string(role), "replica", replica)
 	}
-}
-
-// toConfig converts the configuration for one replica.
-func toConfig(c spoke.ProxyConfig, role spoke.Role, replica uint32) *proxyapi.Config {
-	out := &proxyapi.Config{Version: c.Version, Cluster: string(c.Cluster)}
-	if role == spoke.Ingress && slices.Contains(c.Released, replica) {
-		return out
-	}
-	for _, v := range c.Ingress {
-		vip := &proxyapi.Ingress{ServiceName: v.Service}
-		for _, p := range v.Ports {
-			vip.Ports = append(vip.Ports, &proxyapi.IngressPort{
-				Port: uint32(p.Port.Port), Protocol: string(p.Port.Protocol), Backends: addresses(p.Ready),
-			})
-		}
-		out.Ingress = append(out.Ingress, vip)
-	}
-	for _, e := range c.Egress {
-		out.Egress = append(out.Egress, &proxyapi.Egress{
-			Listen: e.Listen.String(), Remote: e.Remote.String(), Protocol: string(e.Protocol), Cluster: string(e.Cluster),
-			Reset_: e.Reset, Service: e.Service.String(),
-		})
-	}
-	for _, p := range c.Probes {
-		probe := &proxyapi.Probe{
-			Id: p.ID, Addrs: addresses(p.Addrs), IntervalMs: uint32(p.Interval.Milliseconds()), TimeoutMs: uint32(p.Timeout.Milliseconds()),
-		}
-		if p.Target.Service == (federation.ServiceID{}) {
-			probe.IngressOf = string(p.Target.Cluster)
-		}
-		out.Probes = append(out.Probes, probe)
-	}
-	return out
-}
-
-func addresses(addrs []netip.AddrPort) []string {
-	out := make([]string, 0, len(addrs))
-	for _, a := range addrs {
-		out = append(out, a.String())
-	}
-	return out
 }
 
 // toStatus converts what a proxy said at a time.

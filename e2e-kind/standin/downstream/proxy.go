@@ -22,7 +22,10 @@ import (
 // replayLimit is how much of a request's body is kept for a retry, in bytes. It is Envoy's default buffer limit.
 const replayLimit = 1 << 20
 
-var errIdle = errors.New("stream timeout")
+var (
+	errIdle     = errors.New("stream timeout")
+	errDuration = errors.New("downstream duration timeout")
+)
 
 // hopByHop are the headers that belong to one connection.
 var hopByHop = []string{
@@ -216,6 +219,10 @@ func (e *exchange) forward(f *router.Forward) {
 	defer cancel(nil)
 	watch := newWatch(cancel, e.idleLimit(f), f.Timeout)
 	defer watch.stop()
+	if limit := f.StreamLimit(e.r.Header); limit > 0 {
+		timer := time.AfterFunc(limit, func() { cancel(fmt.Errorf("%w: %w", upstream.ErrTimeout, errDuration)) })
+		defer timer.Stop()
+	}
 	req := &upstream.Request{
 		Proto: e.outgoing(upgrade), Retry: f.Retry, AutoHost: f.AutoHost, CountAttempts: e.choice.VHost.AttemptCount,
 	}
@@ -230,6 +237,10 @@ func (e *exchange) forward(f *router.Forward) {
 		req.Body = upstream.NewBody(&touched{e.r.Body, watch}, replayLimit, watch.requestDone)
 	}
 	resp, fail := cluster.Do(ctx, req)
+	if fail != nil && errors.Is(context.Cause(ctx), errDuration) {
+		e.late()
+		return
+	}
 	if fail != nil {
 		e.failed(fail)
 		return
@@ -254,6 +265,19 @@ func (e *exchange) upgradeAllowed(f *router.Forward, upgrade string) bool {
 		return allowed
 	}
 	return e.upgrades[upgrade]
+}
+
+// late answers a stream whose time is over: by the status of gRPC where that is spoken.
+func (e *exchange) late() {
+	if !strings.HasPrefix(e.r.Header.Get("Content-Type"), "application/grpc") {
+		e.reply(http.StatusRequestTimeout, "")
+		return
+	}
+	h := e.w.Header()
+	h.Set("Content-Type", "application/grpc")
+	h.Set("Grpc-Status", "4") // DEADLINE_EXCEEDED
+	h.Set("Grpc-Message", errDuration.Error())
+	e.reply(http.StatusOK, "")
 }
 
 // failed answers instead of an upstream.

@@ -64,10 +64,15 @@ type Forward struct {
 	NotFound    int           // the status if the cluster does not exist
 	Timeout     time.Duration // 0: none
 	IdleTimeout *time.Duration
-	Retry       *RetryPolicy
-	Upgrades    map[string]bool // by lower-case protocol name: allowed or not
-	AutoHost    bool            // the chosen endpoint's hostname becomes the Host
-	Rewrite     PathRewrite
+	// MaxDuration bounds a whole stream; 0: not. GRPCTimeout is set where the deadline of grpc-timeout does so in its
+	// place, and MaxGRPCTimeout is the longest that counts; 0: any.
+	MaxDuration    time.Duration
+	GRPCTimeout    bool
+	MaxGRPCTimeout time.Duration
+	Retry          *RetryPolicy
+	Upgrades       map[string]bool // by lower-case protocol name: allowed or not
+	AutoHost       bool            // the chosen endpoint's hostname becomes the Host
+	Rewrite        PathRewrite
 
 	clusters           []weighted
 	total              uint32
@@ -185,6 +190,9 @@ func compileForward(in *routev3.RouteAction) (*Forward, error) {
 		d := in.GetIdleTimeout().AsDuration()
 		f.IdleTimeout = &d
 	}
+	f.MaxDuration = in.GetMaxStreamDuration().GetMaxStreamDuration().AsDuration()
+	f.GRPCTimeout = in.GetMaxStreamDuration().GetGrpcTimeoutHeaderMax() != nil
+	f.MaxGRPCTimeout = in.GetMaxStreamDuration().GetGrpcTimeoutHeaderMax().AsDuration()
 	for _, u := range in.GetUpgradeConfigs() {
 		if strings.EqualFold(u.GetUpgradeType(), "CONNECT") {
 			return nil, strict.Unsupported("envoy.config.route.v3.RouteAction.UpgradeConfig.upgrade_type=CONNECT")

@@ -108,11 +108,12 @@ var clusterRules = map[string]rule{
 	"config.endpoint.v3.LbEndpoint":                 honour("endpoint health_status metadata load_balancing_weight"),
 	"config.endpoint.v3.Endpoint":                   honour("address hostname health_check_config"),
 	"config.endpoint.v3.Endpoint.HealthCheckConfig": honour("port_value hostname disable_active_health_check"),
-	"extensions.upstreams.http.v3.HttpProtocolOptions": honour(`explicit_http_config auto_config common_http_protocol_options
+	"extensions.upstreams.http.v3.HttpProtocolOptions": honour(`explicit_http_config auto_config use_downstream_protocol_config common_http_protocol_options
 		upstream_http_protocol_options`),
-	"extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": honour("http_protocol_options http2_protocol_options"),
-	"extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig":     honour("http_protocol_options http2_protocol_options"),
-	"config.core.v3.UpstreamHttpProtocolOptions":                          honour("auto_sni auto_san_validation"),
+	"extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig":      honour("http_protocol_options http2_protocol_options"),
+	"extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig":          honour("http_protocol_options http2_protocol_options"),
+	"extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig": honour("http_protocol_options http2_protocol_options"),
+	"config.core.v3.UpstreamHttpProtocolOptions":                               honour("auto_sni auto_san_validation"),
 }
 
 var listenerRules = map[string]rule{
@@ -168,8 +169,9 @@ var routeRules = map[string]rule{
 	"config.route.v3.CookieMatcher":         honour("name string_match invert_match"),
 	"config.route.v3.RouteAction": honour(`cluster weighted_clusters cluster_not_found_response_code prefix_rewrite
 		regex_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header append_x_forwarded_host timeout
-		idle_timeout retry_policy upgrade_configs`),
-	"config.route.v3.WeightedCluster": honour("clusters").but("the sum of the weights is used, as in Envoy", "total_weight"),
+		idle_timeout max_stream_duration retry_policy upgrade_configs`),
+	"config.route.v3.RouteAction.MaxStreamDuration": honour("max_stream_duration grpc_timeout_header_max"),
+	"config.route.v3.WeightedCluster":               honour("clusters").but("the sum of the weights is used, as in Envoy", "total_weight"),
 	"config.route.v3.WeightedCluster.ClusterWeight": honour(`name weight request_headers_to_add request_headers_to_remove
 		response_headers_to_add response_headers_to_remove host_rewrite_literal`),
 	"config.route.v3.RouteAction.UpgradeConfig": honour("upgrade_type enabled"),

@@ -125,7 +125,7 @@ func probeHTTP(ctx context.Context, h *host, hostname string, hc *corev3.HealthC
 	for _, o := range hc.GetRequestHeadersToAdd() {
 		req.Header.Set(o.GetHeader().GetKey(), o.GetHeader().GetValue())
 	}
-	t, err := h.newTransport(req.Host, true)
+	t, err := h.newTransport(req.Host, h.spec.http2, true)
 	if err != nil {
 		return verdict{}
 	}

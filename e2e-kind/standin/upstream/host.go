@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -98,24 +99,29 @@ func (h *host) drain() {
 	}
 }
 
-// transport returns the connection pool for requests with that SNI.
-func (h *host) transport(sni string) (*http.Transport, error) {
+// transport returns the connection pool for requests with that SNI, which came in HTTP/2 or not.
+func (h *host) transport(sni string, cameInHTTP2 bool) (*http.Transport, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if t := h.transports[sni]; t != nil {
+	http2 := h.spec.http2 || h.spec.downstream && cameInHTTP2
+	key := sni
+	if http2 {
+		key += " h2"
+	}
+	if t := h.transports[key]; t != nil {
 		return t, nil
 	}
-	t, err := h.newTransport(sni, false)
+	t, err := h.newTransport(sni, http2, false)
 	if err != nil {
 		return nil, err
 	}
 	t.DisableKeepAlives = h.removed
-	h.transports[sni] = t
+	h.transports[key] = t
 	return t, nil
 }
 
 // newTransport makes a transport. The pool never resends a request by itself: see emptyBody.
-func (h *host) newTransport(sni string, once bool) (*http.Transport, error) {
+func (h *host) newTransport(sni string, http2, once bool) (*http.Transport, error) {
 	t := &http.Transport{
 		DisableCompression: true, DisableKeepAlives: once, MaxIdleConnsPerHost: 4096, IdleConnTimeout: h.spec.idleTimeout,
 		DialContext: h.dial, Protocols: new(http.Protocols),
@@ -125,8 +131,8 @@ func (h *host) newTransport(sni string, once bool) (*http.Transport, error) {
 		return nil, err
 	}
 	if ctx == nil {
-		t.Protocols.SetHTTP1(!h.spec.http2)
-		t.Protocols.SetUnencryptedHTTP2(h.spec.http2)
+		t.Protocols.SetHTTP1(!http2)
+		t.Protocols.SetUnencryptedHTTP2(http2)
 		return t, nil
 	}
 	cfg, err := tlsctx.Client(ctx, h.secrets)
@@ -134,20 +140,31 @@ func (h *host) newTransport(sni string, once bool) (*http.Transport, error) {
 		return nil, err
 	}
 	if h.spec.autoSNI && cfg.ServerName == "" {
-		cfg.ServerName = sni
+		cfg.ServerName = serverName(sni)
 	}
 	switch {
-	case h.spec.http2:
+	case http2:
 		cfg.NextProtos = []string{"h2"}
 	case h.spec.alpn:
 		cfg.NextProtos = []string{"h2", "http/1.1"}
 	}
-	t.Protocols.SetHTTP1(!h.spec.http2)
-	t.Protocols.SetHTTP2(h.spec.http2 || h.spec.alpn)
+	t.Protocols.SetHTTP1(!http2)
+	t.Protocols.SetHTTP2(http2 || h.spec.alpn)
 	t.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return h.dialTLS(ctx, network, addr, cfg)
 	}
 	return t, nil
+}
+
+// serverName returns what auto_sni makes of a Host: no port, and nothing of an address.
+func serverName(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	if net.ParseIP(strings.Trim(host, "[]")) != nil {
+		return ""
+	}
+	return host
 }
 
 func (h *host) scheme() string {

@@ -235,7 +235,7 @@ func (c *Cluster) attempt(ctx context.Context, s *slot, r *Request, n int) (*htt
 	}
 	var sent atomic.Bool
 	out := c.outgoing(ctx, s, r, n, &sent)
-	transport, err := s.transport(out.Host)
+	transport, err := s.transport(out.Host, out.ProtoMajor == 2)
 	if err != nil {
 		err = &connectError{err}
 	}

@@ -70,6 +70,7 @@ type Spec struct {
 	socket           *corev3.TransportSocket
 	sockets          []*clusterv3.Cluster_TransportSocketMatch
 	http2, alpn      bool
+	downstream       bool // requests keep the version of HTTP that they came in
 	autoSNI          bool
 	idleTimeout      time.Duration
 }
@@ -223,6 +224,7 @@ func (s *Spec) compileProtocol(in *clusterv3.Cluster) error {
 			s.http2, s.Keepalive = true, h2.GetConnectionKeepalive()
 		}
 		s.alpn = opts.GetAutoConfig() != nil
+		s.downstream = opts.GetUseDownstreamProtocolConfig() != nil
 		s.autoSNI = opts.GetUpstreamHttpProtocolOptions().GetAutoSni()
 		if opts.GetUpstreamHttpProtocolOptions().GetAutoSanValidation() {
 			return strict.Unsupported("envoy.config.core.v3.UpstreamHttpProtocolOptions.auto_san_validation")

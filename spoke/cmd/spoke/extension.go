@@ -29,10 +29,7 @@ func (b *bridge) SetStructure(s spoke.Structure) { b.hooks.SetSnapshot(snapshot(
 func (b *bridge) SetEndpoints(changes map[spoke.Assignment][]spoke.Endpoint) {
 	out := make(map[string]*extension.Assignment, len(changes))
 	for a, es := range changes {
-		name := extension.ClusterName(a.Service)
-		if a.Cluster != "" {
-			name = extension.ClusterNameIn(a.Service, a.Cluster)
-		}
+		name := clusterName(a)
 		if es == nil {
 			out[name] = nil
 			continue
@@ -50,6 +47,17 @@ func (b *bridge) SetEndpoints(changes map[spoke.Assignment][]spoke.Endpoint) {
 	}
 }
 
+// clusterName returns the name of the Envoy cluster of an assignment.
+func clusterName(a spoke.Assignment) string {
+	switch {
+	case a.Backend != (spoke.Name{}):
+		return extension.BackendCluster(a.Backend.Namespace, a.Backend.Name, a.Port)
+	case a.Cluster != "":
+		return extension.ClusterNameIn(a.Service, a.Cluster)
+	}
+	return extension.ClusterName(a.Service)
+}
+
 func snapshot(s spoke.Structure) extension.Snapshot {
 	out := extension.Snapshot{Cluster: s.Cluster}
 	for _, g := range s.Gateways {
@@ -64,7 +72,21 @@ func snapshot(s spoke.Structure) extension.Snapshot {
 		out.Gateways = append(out.Gateways, next)
 	}
 	for _, svc := range s.Services {
-		out.Services = append(out.Services, extension.Service{ID: svc.ID, Port: svc.Port, Clusters: svc.Clusters, Tailnet: svc.Tailnet})
+		out.Services = append(out.Services, extension.Service{ID: svc.ID, Port: svc.Port, App: svc.App, Clusters: svc.Clusters, Tailnet: svc.Tailnet})
+	}
+	for _, b := range s.Backends {
+		next := extension.Backend{Namespace: b.Name.Namespace, Name: b.Name.Name}
+		for _, p := range b.Ports {
+			next.Ports = append(next.Ports, extension.BackendPort(p))
+		}
+		out.Backends = append(out.Backends, next)
+	}
+	for _, r := range s.Rules {
+		next := extension.Rule{Kind: r.Kind, Namespace: r.Namespace, Name: r.Name, Index: r.Index}
+		for _, b := range r.Backends {
+			next.Backends = append(next.Backends, extension.RuleBackend(b))
+		}
+		out.Rules = append(out.Rules, next)
 	}
 	return out
 }

@@ -270,21 +270,25 @@ func (x *IngressPort) GetBackends() []string {
 	return nil
 }
 
-// Egress is a remote VIP's port with its stable local address.
+// Egress is a port of a remote VIP, or of another endpoint in the tailnet, with its stable local address.
 type Egress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// listen is the local address:port.
 	Listen string `protobuf:"bytes,1,opt,name=listen,proto3" json:"listen,omitempty"`
-	// remote is the VIP's address:port.
+	// remote is the endpoint's address:port. It is empty where the endpoint has a name.
 	Remote string `protobuf:"bytes,2,opt,name=remote,proto3" json:"remote,omitempty"`
 	// protocol is TCP or UDP.
 	Protocol string `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	// cluster is the ClusterID of the cluster that owns the VIP.
+	// cluster is the ClusterID of the cluster that owns the VIP. It is empty for an endpoint that belongs to none.
 	Cluster string `protobuf:"bytes,4,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	// reset: the remote is known to be unreachable; open connections are reset and new ones refused by reset.
 	Reset_ bool `protobuf:"varint,5,opt,name=reset,proto3" json:"reset,omitempty"`
 	// service is the federated service, Kind/namespace/name; it labels metrics.
-	Service       string `protobuf:"bytes,6,opt,name=service,proto3" json:"service,omitempty"`
+	Service string `protobuf:"bytes,6,opt,name=service,proto3" json:"service,omitempty"`
+	// name and port stand in place of remote: the name of a device or a service in the tailnet, whole or without the
+	// tailnet's own domain. It is looked up anew for each connection.
+	Name          string `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
+	Port          uint32 `protobuf:"varint,8,opt,name=port,proto3" json:"port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -361,7 +365,26 @@ func (x *Egress) GetService() string {
 	return ""
 }
 
-// Probe is a TCP connect through the tailnet, repeated. The target is reachable if any of its addresses answers.
+func (x *Egress) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Egress) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+// Probe asks through the tailnet whether a target is well, again and again. The target is reachable if any of its
+// addresses answers.
+//
+// Without a check a TCP connect is enough, a first failure is confirmed at once, and a target that stays well is reported
+// about once a second. With one the target is asked once in an interval, no more often when it fails, and each answer is
+// reported: so many of them in a row are for the spoke to judge.
 type Probe struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -370,7 +393,13 @@ type Probe struct {
 	TimeoutMs  uint32                 `protobuf:"varint,4,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	// ingress_of says that addrs are probe ports of ingress hosts, which must answer that they belong to this cluster.
 	// Empty: a connect is enough.
-	IngressOf     string `protobuf:"bytes,5,opt,name=ingress_of,json=ingressOf,proto3" json:"ingress_of,omitempty"`
+	IngressOf string `protobuf:"bytes,5,opt,name=ingress_of,json=ingressOf,proto3" json:"ingress_of,omitempty"`
+	// name and port stand in place of addrs, as in Egress.
+	Name string `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
+	Port uint32 `protobuf:"varint,7,opt,name=port,proto3" json:"port,omitempty"`
+	// protocol is TCP or UDP; empty means TCP.
+	Protocol      string `protobuf:"bytes,8,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Check         *Check `protobuf:"bytes,9,opt,name=check,proto3" json:"check,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -440,6 +469,169 @@ func (x *Probe) GetIngressOf() string {
 	return ""
 }
 
+func (x *Probe) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Probe) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Probe) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Probe) GetCheck() *Check {
+	if x != nil {
+		return x.Check
+	}
+	return nil
+}
+
+// Check says what must come back from a target. A certificate is not verified.
+type Check struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// kind is http, https, grpc, grpcs or tls; empty for a connection, for which UDP wants only that nobody refuses.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// path is for HTTP, with a query where there is one; empty means /.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// host is the Host header and the SNI name of TLS; empty means the target's name or address.
+	Host string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	// expected are the statuses of HTTP that are well; none for 200 to 399.
+	Expected []*StatusRange `protobuf:"bytes,4,rep,name=expected,proto3" json:"expected,omitempty"`
+	// service is the service that gRPC is asked about; empty for the server as a whole.
+	Service       string `protobuf:"bytes,5,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Check) Reset() {
+	*x = Check{}
+	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Check) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Check) ProtoMessage() {}
+
+func (x *Check) ProtoReflect() protoreflect.Message {
+	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Check.ProtoReflect.Descriptor instead.
+func (*Check) Descriptor() ([]byte, []int) {
+	return file_spoke_proxy_proxyapi_proxy_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Check) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Check) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Check) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Check) GetExpected() []*StatusRange {
+	if x != nil {
+		return x.Expected
+	}
+	return nil
+}
+
+func (x *Check) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+// StatusRange is a range of statuses of HTTP, both ends in it.
+type StatusRange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Low           uint32                 `protobuf:"varint,1,opt,name=low,proto3" json:"low,omitempty"`
+	High          uint32                 `protobuf:"varint,2,opt,name=high,proto3" json:"high,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusRange) Reset() {
+	*x = StatusRange{}
+	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusRange) ProtoMessage() {}
+
+func (x *StatusRange) ProtoReflect() protoreflect.Message {
+	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusRange.ProtoReflect.Descriptor instead.
+func (*StatusRange) Descriptor() ([]byte, []int) {
+	return file_spoke_proxy_proxyapi_proxy_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *StatusRange) GetLow() uint32 {
+	if x != nil {
+		return x.Low
+	}
+	return 0
+}
+
+func (x *StatusRange) GetHigh() uint32 {
+	if x != nil {
+		return x.High
+	}
+	return 0
+}
+
 // Status is the proxy's state, all of it but the probe results: those that changed or were refreshed since the last
 // message, and all of them in the first message of a stream.
 type Status struct {
@@ -464,7 +656,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[6]
+	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +668,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[6]
+	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +681,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_spoke_proxy_proxyapi_proxy_proto_rawDescGZIP(), []int{6}
+	return file_spoke_proxy_proxyapi_proxy_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Status) GetRole() string {
@@ -556,15 +748,18 @@ type ProbeResult struct {
 	AgeMs uint32 `protobuf:"varint,3,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
 	// rtt_us is the time of the quickest address to answer; 0 if none did.
 	RttUs uint32 `protobuf:"varint,4,opt,name=rtt_us,json=rttUs,proto3" json:"rtt_us,omitempty"`
-	// error says why the target is not reachable: timeout, refused, reset, no-route, wrong-host or failed.
-	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// error says in a word why the target is not reachable, such as timeout, refused or status-503; see package probe.
+	Error string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// row is how many probes in a row have found what this one did, itself among them. A result may be sent again, and
+	// those that another one has overtaken are not sent at all.
+	Row           uint32 `protobuf:"varint,6,opt,name=row,proto3" json:"row,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProbeResult) Reset() {
 	*x = ProbeResult{}
-	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[7]
+	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -576,7 +771,7 @@ func (x *ProbeResult) String() string {
 func (*ProbeResult) ProtoMessage() {}
 
 func (x *ProbeResult) ProtoReflect() protoreflect.Message {
-	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[7]
+	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +784,7 @@ func (x *ProbeResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResult.ProtoReflect.Descriptor instead.
 func (*ProbeResult) Descriptor() ([]byte, []int) {
-	return file_spoke_proxy_proxyapi_proxy_proto_rawDescGZIP(), []int{7}
+	return file_spoke_proxy_proxyapi_proxy_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ProbeResult) GetId() string {
@@ -627,6 +822,13 @@ func (x *ProbeResult) GetError() string {
 	return ""
 }
 
+func (x *ProbeResult) GetRow() uint32 {
+	if x != nil {
+		return x.Row
+	}
+	return 0
+}
+
 type ReportResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -635,7 +837,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[8]
+	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +849,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[8]
+	mi := &file_spoke_proxy_proxyapi_proxy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +862,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_spoke_proxy_proxyapi_proxy_proto_rawDescGZIP(), []int{8}
+	return file_spoke_proxy_proxyapi_proxy_proto_rawDescGZIP(), []int{10}
 }
 
 var File_spoke_proxy_proxyapi_proxy_proto protoreflect.FileDescriptor
@@ -683,14 +885,16 @@ const file_spoke_proxy_proxyapi_proxy_proto_rawDesc = "" +
 	"\vIngressPort\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x1a\n" +
-	"\bbackends\x18\x03 \x03(\tR\bbackends\"\x9e\x01\n" +
+	"\bbackends\x18\x03 \x03(\tR\bbackends\"\xc6\x01\n" +
 	"\x06Egress\x12\x16\n" +
 	"\x06listen\x18\x01 \x01(\tR\x06listen\x12\x16\n" +
 	"\x06remote\x18\x02 \x01(\tR\x06remote\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x18\n" +
 	"\acluster\x18\x04 \x01(\tR\acluster\x12\x14\n" +
 	"\x05reset\x18\x05 \x01(\bR\x05reset\x12\x18\n" +
-	"\aservice\x18\x06 \x01(\tR\aservice\"\x8c\x01\n" +
+	"\aservice\x18\x06 \x01(\tR\aservice\x12\x12\n" +
+	"\x04name\x18\a \x01(\tR\x04name\x12\x12\n" +
+	"\x04port\x18\b \x01(\rR\x04port\"\x80\x02\n" +
 	"\x05Probe\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05addrs\x18\x02 \x03(\tR\x05addrs\x12\x1f\n" +
@@ -699,7 +903,20 @@ const file_spoke_proxy_proxyapi_proxy_proto_rawDesc = "" +
 	"\n" +
 	"timeout_ms\x18\x04 \x01(\rR\ttimeoutMs\x12\x1d\n" +
 	"\n" +
-	"ingress_of\x18\x05 \x01(\tR\tingressOf\"\xdc\x02\n" +
+	"ingress_of\x18\x05 \x01(\tR\tingressOf\x12\x12\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\x12\x12\n" +
+	"\x04port\x18\a \x01(\rR\x04port\x12\x1a\n" +
+	"\bprotocol\x18\b \x01(\tR\bprotocol\x12.\n" +
+	"\x05check\x18\t \x01(\v2\x18.tailgate.proxy.v1.CheckR\x05check\"\x99\x01\n" +
+	"\x05Check\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12:\n" +
+	"\bexpected\x18\x04 \x03(\v2\x1e.tailgate.proxy.v1.StatusRangeR\bexpected\x12\x18\n" +
+	"\aservice\x18\x05 \x01(\tR\aservice\"3\n" +
+	"\vStatusRange\x12\x10\n" +
+	"\x03low\x18\x01 \x01(\rR\x03low\x12\x12\n" +
+	"\x04high\x18\x02 \x01(\rR\x04high\"\xdc\x02\n" +
 	"\x06Status\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\rR\areplica\x12\x17\n" +
@@ -711,13 +928,14 @@ const file_spoke_proxy_proxyapi_proxy_proto_rawDesc = "" +
 	"\bdraining\x18\b \x01(\bR\bdraining\x1a9\n" +
 	"\vErrorsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x7f\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x91\x01\n" +
 	"\vProbeResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\treachable\x18\x02 \x01(\bR\treachable\x12\x15\n" +
 	"\x06age_ms\x18\x03 \x01(\rR\x05ageMs\x12\x15\n" +
 	"\x06rtt_us\x18\x04 \x01(\rR\x05rttUs\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"\x10\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\x12\x10\n" +
+	"\x03row\x18\x06 \x01(\rR\x03row\"\x10\n" +
 	"\x0eReportResponse2\x98\x01\n" +
 	"\x05Spoke\x12E\n" +
 	"\x05Watch\x12\x1f.tailgate.proxy.v1.WatchRequest\x1a\x19.tailgate.proxy.v1.Config0\x01\x12H\n" +
@@ -735,7 +953,7 @@ func file_spoke_proxy_proxyapi_proxy_proto_rawDescGZIP() []byte {
 	return file_spoke_proxy_proxyapi_proxy_proto_rawDescData
 }
 
-var file_spoke_proxy_proxyapi_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_spoke_proxy_proxyapi_proxy_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_spoke_proxy_proxyapi_proxy_proto_goTypes = []any{
 	(*WatchRequest)(nil),   // 0: tailgate.proxy.v1.WatchRequest
 	(*Config)(nil),         // 1: tailgate.proxy.v1.Config
@@ -743,27 +961,31 @@ var file_spoke_proxy_proxyapi_proxy_proto_goTypes = []any{
 	(*IngressPort)(nil),    // 3: tailgate.proxy.v1.IngressPort
 	(*Egress)(nil),         // 4: tailgate.proxy.v1.Egress
 	(*Probe)(nil),          // 5: tailgate.proxy.v1.Probe
-	(*Status)(nil),         // 6: tailgate.proxy.v1.Status
-	(*ProbeResult)(nil),    // 7: tailgate.proxy.v1.ProbeResult
-	(*ReportResponse)(nil), // 8: tailgate.proxy.v1.ReportResponse
-	nil,                    // 9: tailgate.proxy.v1.Status.ErrorsEntry
+	(*Check)(nil),          // 6: tailgate.proxy.v1.Check
+	(*StatusRange)(nil),    // 7: tailgate.proxy.v1.StatusRange
+	(*Status)(nil),         // 8: tailgate.proxy.v1.Status
+	(*ProbeResult)(nil),    // 9: tailgate.proxy.v1.ProbeResult
+	(*ReportResponse)(nil), // 10: tailgate.proxy.v1.ReportResponse
+	nil,                    // 11: tailgate.proxy.v1.Status.ErrorsEntry
 }
 var file_spoke_proxy_proxyapi_proxy_proto_depIdxs = []int32{
-	2, // 0: tailgate.proxy.v1.Config.ingress:type_name -> tailgate.proxy.v1.Ingress
-	4, // 1: tailgate.proxy.v1.Config.egress:type_name -> tailgate.proxy.v1.Egress
-	5, // 2: tailgate.proxy.v1.Config.probes:type_name -> tailgate.proxy.v1.Probe
-	3, // 3: tailgate.proxy.v1.Ingress.ports:type_name -> tailgate.proxy.v1.IngressPort
-	7, // 4: tailgate.proxy.v1.Status.results:type_name -> tailgate.proxy.v1.ProbeResult
-	9, // 5: tailgate.proxy.v1.Status.errors:type_name -> tailgate.proxy.v1.Status.ErrorsEntry
-	0, // 6: tailgate.proxy.v1.Spoke.Watch:input_type -> tailgate.proxy.v1.WatchRequest
-	6, // 7: tailgate.proxy.v1.Spoke.Report:input_type -> tailgate.proxy.v1.Status
-	1, // 8: tailgate.proxy.v1.Spoke.Watch:output_type -> tailgate.proxy.v1.Config
-	8, // 9: tailgate.proxy.v1.Spoke.Report:output_type -> tailgate.proxy.v1.ReportResponse
-	8, // [8:10] is the sub-list for method output_type
-	6, // [6:8] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	2,  // 0: tailgate.proxy.v1.Config.ingress:type_name -> tailgate.proxy.v1.Ingress
+	4,  // 1: tailgate.proxy.v1.Config.egress:type_name -> tailgate.proxy.v1.Egress
+	5,  // 2: tailgate.proxy.v1.Config.probes:type_name -> tailgate.proxy.v1.Probe
+	3,  // 3: tailgate.proxy.v1.Ingress.ports:type_name -> tailgate.proxy.v1.IngressPort
+	6,  // 4: tailgate.proxy.v1.Probe.check:type_name -> tailgate.proxy.v1.Check
+	7,  // 5: tailgate.proxy.v1.Check.expected:type_name -> tailgate.proxy.v1.StatusRange
+	9,  // 6: tailgate.proxy.v1.Status.results:type_name -> tailgate.proxy.v1.ProbeResult
+	11, // 7: tailgate.proxy.v1.Status.errors:type_name -> tailgate.proxy.v1.Status.ErrorsEntry
+	0,  // 8: tailgate.proxy.v1.Spoke.Watch:input_type -> tailgate.proxy.v1.WatchRequest
+	8,  // 9: tailgate.proxy.v1.Spoke.Report:input_type -> tailgate.proxy.v1.Status
+	1,  // 10: tailgate.proxy.v1.Spoke.Watch:output_type -> tailgate.proxy.v1.Config
+	10, // 11: tailgate.proxy.v1.Spoke.Report:output_type -> tailgate.proxy.v1.ReportResponse
+	10, // [10:12] is the sub-list for method output_type
+	8,  // [8:10] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_spoke_proxy_proxyapi_proxy_proto_init() }
@@ -777,7 +999,7 @@ func file_spoke_proxy_proxyapi_proxy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spoke_proxy_proxyapi_proxy_proto_rawDesc), len(file_spoke_proxy_proxyapi_proxy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,405 @@
+// Package workflow_test walks through the workflow that users were promised, step by step, in one cluster that is its own
+// management cluster: a real API server, the real Envoy Gateway, a real tailnet. What it applies is
+// deploy/examples/complete-workflow.yaml, unchanged; what it looks at is what a user looks at, kubectl and curl. The
+// kubelet, the tailnet's control server and, where there is no Envoy, Envoy are stand-ins.
+package workflow_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tailgate-project/tailgate/e2e-kind/assets"
+	"github.com/tailgate-project/tailgate/e2e-kind/lab"
+	"github.com/tailgate-project/tailgate/e2e-kind/tailnet"
+)
+
+const (
+	example  = "../../deploy/examples/complete-workflow.yaml"
+	patience = 90 * time.Second
+)
+
+// user is somebody with kubectl and a device in the tailnet.
+type user struct {
+	*testing.T
+	lab     *lab.Lab
+	dir     string
+	kubectl string
+	// client is the user's device.
+	client *http.Client
+}
+
+func TestCompleteWorkflow(t *testing.T) {
+	u := &user{T: t, dir: t.TempDir()}
+	u.install()
+	u.must(u.apply())
+	t.Run("step-2-tailnet", func(t *testing.T) { u.as(t).tailnet() })
+	t.Run("step-3-and-4-gateway", func(t *testing.T) { u.as(t).gateway() })
+	t.Run("step-5-endpoints", func(t *testing.T) { u.as(t).endpoints() })
+	t.Run("step-6-vips", func(t *testing.T) { u.as(t).vips() })
+	t.Run("step-7-routes", func(t *testing.T) { u.as(t).routes() })
+	t.Run("step-8-backends", func(t *testing.T) { u.as(t).backends() })
+	t.Run("step-8-on-the-tailnet-and-mixed", func(t *testing.T) { u.as(t).otherBackends() })
+	t.Run("step-9-from-the-tailnet", func(t *testing.T) { u.as(t).fromTheTailnet() })
+	t.Run("changes-apply-hot", func(t *testing.T) { u.as(t).hotChange() })
+}
+
+func (u *user) as(t *testing.T) *user {
+	next := *u
+	next.T = t
+	return &next
+}
+
+func (u *user) must(err error) {
+	u.Helper()
+	if err != nil {
+		u.Fatal(err)
+	}
+}
+
+// install is step 1: Envoy Gateway, the hub and a spoke. And it gives the user a device.
+func (u *user) install() {
+	paths, err := assets.Find(u.Context())
+	u.must(err)
+	u.kubectl = paths.Kubectl
+	bin := os.Getenv(binEnv)
+	envoy, _ := lab.FindEnvoy(filepath.Join(bin, "envoy"))
+	crds, err := filepath.Abs("../../deploy/crds")
+	u.must(err)
+	ctx, cancel := context.WithTimeout(u.Context(), 5*time.Minute)
+	defer cancel()
+	u.lab, err = lab.Start(ctx, lab.Options{
+		Dir: u.dir, CRDs: crds, Members: []string{"cluster1"}, Workload: []string{"cluster1"}, Standalone: true, Bare: true,
+		Programs: lab.Programs{Hub: filepath.Join(bin, "hub"), Spoke: filepath.Join(bin, "spoke"), Webapp: filepath.Join(bin, "webapp"), Envoy: envoy},
+		// The placeholders of the example, and a host that it names.
+		OAuth:    tailnet.OAuthClient{ID: "OAUTH-CLIENT-ID", Secret: "OAUTH-CLIENT-SECRET", Tags: []string{"tag:tailgate-proxy"}},
+		Outside:  []string{"httpbin.org"},
+		Progress: func(s lab.Step) { u.Logf("%s: %s (%v)", s.Machine, s.What, s.Took.Round(time.Millisecond)) },
+		Log:      slog.New(slog.NewTextHandler(u.Output(), nil)), FailbackDelay: time.Second,
+	})
+	u.must(err)
+	u.Cleanup(func() {
+		if u.Failed() {
+			u.keepLogs()
+		}
+		if err := u.lab.Close(); err != nil {
+			u.Error(err)
+		}
+	})
+	key, err := u.lab.MintKey("tag:other")
+	u.must(err)
+	node, err := tailnet.Node(ctx, tailnet.NodeOptions{Hostname: "laptop", AuthKey: key, Dir: u.TempDir(), ControlURL: u.lab.ControlURL(), AcceptRoutes: true})
+	u.must(err)
+	u.Cleanup(func() {
+		if err := node.Close(); err != nil {
+			u.Error(err)
+		}
+	})
+	u.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DialContext: node.Dial, DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // the user's own certificate, made for this test
+	}}
+}
+
+// keepLogs prints the ends of the logs of what ran.
+func (u *user) keepLogs() {
+	for _, name := range []string{"hub.log", "spoke.log", "machine.log", "envoy-gateway/envoy-gateway.log"} {
+		data, err := os.ReadFile(filepath.Join(u.dir, "cluster1", name))
+		if err == nil {
+			u.Logf("the end of %s:\n%s", name, data[max(0, len(data)-6000):])
+		}
+	}
+}
+
+// run runs kubectl as the user would, and returns what it prints.
+func (u *user) run(args ...string) (string, error) {
+	cmd := exec.CommandContext(u.Context(), u.kubectl, append([]string{"--kubeconfig", u.lab.Kubeconfig("cluster1")}, args...)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// apply makes the certificate that the example asks for, and applies the example.
+func (u *user) apply() error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: "webapp.production.gateway.local"},
+		DNSNames: []string{"*.production.gateway.local"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	for file, block := range map[string]*pem.Block{"tls.crt": {Type: "CERTIFICATE", Bytes: cert}, "tls.key": {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(filepath.Join(u.dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
+			return err
+		}
+	}
+	out, err := u.run("create", "secret", "tls", "main-gateway-tls", "--cert="+filepath.Join(u.dir, "tls.crt"), "--key="+filepath.Join(u.dir, "tls.key"))
+	if err != nil {
+		return err
+	}
+	u.Log(out)
+	out, err = u.run("apply", "-f", example)
+	u.Log(out)
+	return err
+}
+
+// eventually waits until check returns nil.
+func (u *user) eventually(what string, check func() error) {
+	u.Helper()
+	ctx, cancel := context.WithTimeout(u.Context(), patience)
+	defer cancel()
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			u.Fatalf("%s: %v", what, err)
+		case <-ticker.C:
+		}
+	}
+}
+
+// prints waits until kubectl prints a line with all of these words in their order.
+func (u *user) prints(args []string, words ...string) string {
+	u.Helper()
+	var line string
+	u.eventually("kubectl "+strings.Join(args, " "), func() error {
+		out, err := u.run(args...)
+		if err != nil {
+			return err
+		}
+		for line = range strings.Lines(out) {
+			rest, all := line, true
+			for _, w := range words {
+				_, after, found := strings.Cut(rest, w)
+				rest, all = after, all && found
+			}
+			if all {
+				return nil
+			}
+		}
+		return fmt.Errorf("no line with %q in\n%s", words, out)
+	})
+	return line
+}
+
+// answer is what webapp says, and what stands for httpbin.org.
+type answer struct {
+	Status              int
+	Cluster, Host, Path string
+}
+
+// curl makes a request, of the tailnet device or of a client in the cluster's network.
+func (u *user) curl(c *http.Client, url, host string) (answer, error) {
+	req, err := http.NewRequestWithContext(u.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		return answer{}, err
+	}
+	req.Host = host
+	resp, err := c.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return answer{}, err
+	}
+	a := answer{Status: resp.StatusCode}
+	if resp.StatusCode != http.StatusOK {
+		return a, fmt.Errorf("curl %s: %s: %s", url, resp.Status, body)
+	}
+	return a, json.Unmarshal(body, &a)
+}
+
+// reaches waits until a request is answered by whom it should be, at the path that it should see.
+func (u *user) reaches(c *http.Client, url, host, cluster, path string) {
+	u.Helper()
+	u.eventually("curl "+url+" "+host, func() error {
+		a, err := u.curl(c, url, host)
+		if err == nil && (a.Cluster != cluster || a.Path != path) {
+			err = fmt.Errorf("answered by %s at %s, want %s at %s", a.Cluster, a.Path, cluster, path)
+		}
+		return err
+	})
+}
+
+// inside is a client in the cluster's network.
+var inside = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+func (u *user) tailnet() {
+	u.prints([]string{"get", "tailscaletailnets"}, "production-tailnet", "True", "Ready")
+}
+
+func (u *user) gateway() {
+	u.prints([]string{"get", "tailscalegateway", "main-tailscale-gateway"}, "main-tailscale-gateway", "main-gateway", "True", "Ready")
+	u.prints([]string{"get", "memberclusters"}, "cluster1", "True")
+}
+
+func (u *user) endpoints() {
+	u.prints([]string{"get", "tailscaleendpoints", "external-services"}, "external-services", "production-tailnet", "1", "True", "Ready")
+}
+
+// vipNames are the VIPs that the example leads to, and what they stand for.
+var vipNames = []string{"gateway-main-gateway-http-80", "gateway-main-gateway-https-443", "local-production-webapp", "local-production-httpbin"}
+
+func (u *user) vips() {
+	for _, name := range vipNames {
+		if u.vip(name) == "" {
+			u.Errorf("%s has no VIP", name)
+		}
+	}
+}
+
+// vip returns the address of a VIP, as the status of the TailscaleGateway tells it.
+func (u *user) vip(name string) string {
+	u.Helper()
+	var addr string
+	u.eventually("the VIP of "+name, func() error {
+		out, err := u.run("get", "tailscalegateway", "main-tailscale-gateway", "-o",
+			`jsonpath={.status.services[?(@.name=="`+name+`")].vipAddresses[0]}`)
+		if addr = out; err == nil && addr == "" {
+			err = fmt.Errorf("the status of the TailscaleGateway has no address of it")
+		}
+		return err
+	})
+	return addr
+}
+
+func (u *user) routes() {
+	gateway := u.lab.Gateway("cluster1")
+	u.reaches(inside, gateway+"/cross-cluster/webapp-cluster1/a/b", "", "cluster1", "/a/b")
+	u.reaches(inside, gateway+"/cross-cluster/webapp/", "", "cluster1", "/")
+	u.reaches(inside, gateway+"/gateway/main-gateway-http/cross-cluster/webapp/x", "", "cluster1", "/x")
+	u.reaches(inside, gateway+"/api/webapp/y", "", "cluster1", "/y")
+	u.reaches(inside, gateway+"/z", "webapp.production.gateway.local", "cluster1", "/z")
+	u.reaches(inside, gateway+"/api/httpbin/status/200", "", "outside", "/status/200")
+	u.reaches(inside, gateway+"/cross-cluster/httpbin-cluster1/get", "", "outside", "/get")
+}
+
+func (u *user) backends() {
+	gateway := u.lab.Gateway("cluster1")
+	u.reaches(inside, gateway+"/webapp/", "", "cluster1", "/")
+	u.reaches(inside, gateway+"/httpbin/status/200", "", "outside", "/status/200")
+}
+
+// onTheTailnet sends to an endpoint by its address on the tailnet, alone and beside a Service: what has that address is the
+// VIP of webapp, so that a request goes out by the egress proxy, and comes back by the ingress proxy.
+const onTheTailnet = `
+apiVersion: gateway.tailscale.com/v1alpha1
+kind: TailscaleEndpoints
+metadata: {name: by-address, namespace: default}
+spec:
+  tailnet: production-tailnet
+  endpoints:
+  - name: webapp-vip
+    tailscaleIP: %s
+    port: 80
+    healthCheck: {path: /healthz, interval: 1s, timeout: 1s, healthyThreshold: 1}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: by-address, namespace: default}
+spec:
+  parentRefs: [{name: main-gateway}]
+  rules:
+  - matches: [{path: {type: PathPrefix, value: /by-address}}]
+    backendRefs: [{group: gateway.tailscale.com, kind: TailscaleEndpoints, name: by-address, port: 80}]
+  - matches: [{path: {type: PathPrefix, value: /mixed}}]
+    backendRefs:
+    - {name: webapp, port: 80, weight: 1}
+    - {group: gateway.tailscale.com, kind: TailscaleEndpoints, name: external-services, port: 80, weight: 3}
+  - matches: [{path: {type: PathPrefix, value: /none}}]
+    backendRefs:
+    - {name: webapp, port: 80, weight: 0}
+    - {group: gateway.tailscale.com, kind: TailscaleEndpoints, name: external-services, port: 80, weight: 1}
+`
+
+func (u *user) otherBackends() {
+	file := filepath.Join(u.dir, "on-the-tailnet.yaml")
+	u.must(os.WriteFile(file, fmt.Appendf(nil, onTheTailnet, u.vip("local-production-webapp")), 0o600))
+	out, err := u.run("apply", "-f", file)
+	u.Log(out)
+	u.must(err)
+	gateway := u.lab.Gateway("cluster1")
+	u.reaches(inside, gateway+"/by-address/x", "", "cluster1", "/by-address/x")
+	u.prints([]string{"get", "tailscaleendpoints", "by-address"}, "by-address", "production-tailnet", "1", "1", "True", "Ready")
+	u.reaches(inside, gateway+"/mixed/x", "", "outside", "/mixed/x")
+	u.shares(gateway+"/mixed/x", 3, 1)
+	u.shares(gateway+"/none/x", 1, 0)
+}
+
+// shares counts who answers requests, and compares with the weights of what is outside and of webapp.
+func (u *user) shares(url string, outside, webapp int) {
+	u.Helper()
+	const requests = 200
+	seen := map[string]int{}
+	for range requests {
+		a, err := u.curl(inside, url, "")
+		u.must(err)
+		seen[a.Cluster]++
+	}
+	want := requests * outside / (outside + webapp)
+	if got := seen["outside"]; got < want-requests/8 || got > want+requests/8 || webapp == 0 && got != requests || seen["cluster1"] != requests-got {
+		u.Errorf("%s: %v of %d requests, want weights %d to %d", url, seen, requests, outside, webapp)
+	}
+}
+
+func (u *user) fromTheTailnet() {
+	http80, https443 := u.vip("gateway-main-gateway-http-80"), u.vip("gateway-main-gateway-https-443")
+	u.reaches(u.client, "http://"+http80+"/webapp/", "", "cluster1", "/")
+	u.reaches(u.client, "http://"+http80+"/api/httpbin/status/200", "", "outside", "/status/200")
+	u.reaches(u.client, "https://"+https443+"/webapp/", "", "cluster1", "/")
+	u.reaches(u.client, "http://"+u.vip("local-production-webapp")+"/", "", "cluster1", "/")
+	u.reaches(u.client, "http://"+u.vip("local-production-httpbin")+"/get", "", "outside", "/get")
+}
+
+// hotChange changes where the egress routes are, and takes a Service out of the tailnet, while all goes on.
+func (u *user) hotChange() {
+	_, err := u.run("patch", "tailscalegateway", "main-tailscale-gateway", "--type=json", "-p",
+		`[{"op":"replace","path":"/spec/tailnets/0/routeGeneration/egress/pathPrefix","value":"/svc/{service}/"}]`)
+	u.must(err)
+	u.reaches(inside, u.lab.Gateway("cluster1")+"/svc/webapp/y", "", "cluster1", "/y")
+	_, err = u.run("annotate", "service", "webapp", "gateway.tailscale.com/expose=false")
+	u.must(err)
+	u.eventually("the VIP of webapp goes", func() error {
+		out, err := u.run("get", "tailscalegateway", "main-tailscale-gateway", "-o", "jsonpath={.status.services[*].name}")
+		if err == nil && strings.Contains(out, "local-production-webapp") {
+			err = fmt.Errorf("still there: %s", out)
+		}
+		return err
+	})
+}
