@@ -76,7 +76,7 @@ func (b *backends) record(r ProbeResult, replica uint32) (Name, bool) {
 			b.health[r.ID][replica] = h
 		}
 		before, _ := b.verdict(name, e)
-		h.Record(checks.Result{OK: r.Reachable, At: r.At, Reason: r.Error})
+		h.Record(checks.Result{OK: r.Reachable, At: r.At, Reason: r.Error, Row: r.Row})
 		after, _ := b.verdict(name, e)
 		return name, before != after
 	}

@@ -245,6 +245,8 @@ type ProbeResult struct {
 	At        time.Time
 	RTT       time.Duration
 	Error     string
+	// Row is how many results in a row were like this one; 0 if unknown.
+	Row int
 }
 
 func (r ProbeResult) result() probes.Result {

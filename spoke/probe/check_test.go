@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -98,6 +97,9 @@ func serve(t *testing.T, handle func(net.Conn)) netip.AddrPort {
 	t.Cleanup(func() { l.Close(); wg.Wait() })
 	return address(l.Addr())
 }
+
+// nobody is where nobody listens.
+var nobody = netip.MustParseAddrPort("127.0.0.1:1")
 
 func address(a net.Addr) netip.AddrPort { return netip.MustParseAddrPort(a.String()) }
 
@@ -199,14 +201,16 @@ func (never) Check(ctx context.Context, _ *grpc_health_v1.HealthCheckRequest) (*
 	return nil, ctx.Err()
 }
 
-func TestChecks(t *testing.T) {
+// checkServers starts those who are checked, and returns where.
+func checkServers(t *testing.T) map[string]netip.AddrPort {
+	t.Helper()
 	plain, one, two := webServer(t), webServer(t), webServer(t)
 	plain.Start()
 	one.StartTLS()
 	two.EnableHTTP2 = true
 	two.StartTLS()
 	certificate := secret(t)
-	servers := map[string]netip.AddrPort{
+	return map[string]netip.AddrPort{
 		"http": address(plain.Listener.Addr()), "https": address(one.Listener.Addr()), "http2": address(two.Listener.Addr()),
 		"grpc":      healthServer(t),
 		"grpcs":     healthServer(t, grpc.Creds(credentials.NewServerTLSFromCert(&certificate))),
@@ -229,66 +233,72 @@ func TestChecks(t *testing.T) {
 			_ = s.Handshake()
 		}),
 	}
-	closed := serve(t, func(net.Conn) {})
-	for name, tc := range map[string]struct {
-		server  string
-		check   probe.Check
-		timeout time.Duration
-		want    probe.Reason
-		// or is what else may be said, by how much of what the server says arrives before it hangs up.
-		or []probe.Reason
-	}{
-		"connect":                      {server: "mute"},
-		"http":                         {server: "http", check: probe.Check{Kind: probe.HTTP}},
-		"http-status":                  {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/503"}, want: "status-503"},
-		"http-status-expected":         {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/404", Expected: []probe.StatusRange{{Low: 200, High: 204}, {Low: 404, High: 404}}}},
-		"http-status-not-expected":     {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/205", Expected: []probe.StatusRange{{Low: 200, High: 204}}}, want: "status-205"},
-		"http-redirects-are-answers":   {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/redirect"}},
-		"http-redirects-are-not-200":   {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/redirect", Expected: []probe.StatusRange{{Low: 200, High: 200}}}, want: "status-302"},
-		"http-host-and-query":          {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/told?deep=1", Host: "app.example:8443"}},
-		"http-another-host":            {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/told?deep=1"}, want: "status-418"},
-		"http-huge-body":               {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/huge"}},
-		"http-slow":                    {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/slow"}, timeout: 50 * time.Millisecond, want: probe.Timeout},
-		"http-slow-body":               {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/slow-body"}, timeout: 50 * time.Millisecond, want: probe.Timeout},
-		"http-to-nobody":               {server: "closed", check: probe.Check{Kind: probe.HTTP}, want: probe.Refused},
-		"http-to-silence":              {server: "mute", check: probe.Check{Kind: probe.HTTP}, timeout: 50 * time.Millisecond, want: probe.Timeout},
-		"http-to-ssh":                  {server: "ssh", check: probe.Check{Kind: probe.HTTP}, want: probe.WrongProtocol},
-		"http-to-grpc":                 {server: "grpc", check: probe.Check{Kind: probe.HTTP}, want: probe.WrongProtocol},
-		"http-to-one-who-hangs-up":     {server: "hangs-up", check: probe.Check{Kind: probe.HTTP}, want: probe.Closed},
-		"http-to-one-who-resets":       {server: "resets", check: probe.Check{Kind: probe.HTTP}, want: probe.Reset},
-		"http-to-tls":                  {server: "https", check: probe.Check{Kind: probe.HTTP}, want: "status-400"},
-		"https":                        {server: "https", check: probe.Check{Kind: probe.HTTPS, Path: "/200"}},
-		"https-without-http2":          {server: "https", check: probe.Check{Kind: probe.HTTPS, Path: "/two"}, want: "status-418"},
-		"https-with-http2":             {server: "http2", check: probe.Check{Kind: probe.HTTPS, Path: "/two"}},
-		"https-host-and-query":         {server: "http2", check: probe.Check{Kind: probe.HTTPS, Path: "/told?deep=1", Host: "app.example:8443"}},
-		"https-status":                 {server: "http2", check: probe.Check{Kind: probe.HTTPS, Path: "/500"}, want: "status-500"},
-		"https-slow":                   {server: "http2", check: probe.Check{Kind: probe.HTTPS, Path: "/slow"}, timeout: 100 * time.Millisecond, want: probe.Timeout},
-		"https-huge-body":              {server: "http2", check: probe.Check{Kind: probe.HTTPS, Path: "/huge"}},
-		"https-to-http":                {server: "http", check: probe.Check{Kind: probe.HTTPS}, want: probe.WrongProtocol},
-		"https-to-silence":             {server: "mute", check: probe.Check{Kind: probe.HTTPS}, timeout: 50 * time.Millisecond, want: probe.Timeout},
-		"tls":                          {server: "https", check: probe.Check{Kind: probe.TLS}},
-		"tls-too-old":                  {server: "old-tls", check: probe.Check{Kind: probe.TLS}, want: probe.TLSHandshake},
-		"tls-by-name":                  {server: "sni", check: probe.Check{Kind: probe.TLS, Host: "app.example"}},
-		"tls-by-name-without-its-port": {server: "sni", check: probe.Check{Kind: probe.TLS, Host: "app.example:8443"}},
-		"tls-another-name":             {server: "sni", check: probe.Check{Kind: probe.TLS, Host: "other.example"}, want: probe.TLSHandshake},
-		"tls-to-one-who-resets":        {server: "resets", check: probe.Check{Kind: probe.TLS}, want: probe.Reset},
-		"tls-to-ssh":                   {server: "ssh", check: probe.Check{Kind: probe.TLS}, want: probe.WrongProtocol},
-		"grpc":                         {server: "grpc", check: probe.Check{Kind: probe.GRPC}},
-		"grpc-service":                 {server: "grpc", check: probe.Check{Kind: probe.GRPC, Service: "well"}},
-		"grpc-not-serving":             {server: "grpc", check: probe.Check{Kind: probe.GRPC, Service: "ill"}, want: probe.NotServing},
-		"grpc-unknown-service":         {server: "grpc", check: probe.Check{Kind: probe.GRPC, Service: "other"}, want: probe.UnknownService},
-		"grpc-long-service":            {server: "grpc", check: probe.Check{Kind: probe.GRPC, Service: strings.Repeat("x", 300)}, want: probe.UnknownService},
-		"grpc-without-health":          {server: "no-health", check: probe.Check{Kind: probe.GRPC}, want: probe.NoHealthService},
-		"grpc-hung":                    {server: "hung", check: probe.Check{Kind: probe.GRPC}, timeout: 100 * time.Millisecond, want: probe.Timeout},
-		"grpc-to-http":                 {server: "http", check: probe.Check{Kind: probe.GRPC}, want: probe.WrongProtocol},
-		"grpc-to-tls":                  {server: "grpcs", check: probe.Check{Kind: probe.GRPC}, want: probe.WrongProtocol, or: []probe.Reason{probe.Closed, probe.Reset}},
-		"grpc-to-nobody":               {server: "closed", check: probe.Check{Kind: probe.GRPC}, want: probe.Refused},
-		"grpcs":                        {server: "grpcs", check: probe.Check{Kind: probe.GRPCS, Service: "well"}},
-		"grpcs-not-serving":            {server: "grpcs", check: probe.Check{Kind: probe.GRPCS, Service: "ill"}, want: probe.NotServing},
-		"grpcs-to-a-web-server":        {server: "http2", check: probe.Check{Kind: probe.GRPCS}, want: probe.WrongProtocol},
-		"grpcs-to-one-without-http2":   {server: "https", check: probe.Check{Kind: probe.GRPCS}, want: probe.TLSHandshake},
-		"grpcs-to-one-without-tls":     {server: "grpc", check: probe.Check{Kind: probe.GRPCS}, want: probe.WrongProtocol},
-	} {
+}
+
+// checkTests are checks of those servers. At "closed" nobody listens.
+var checkTests = map[string]struct {
+	server  string
+	check   probe.Check
+	timeout time.Duration
+	want    probe.Reason
+	// or is what else may be said, by how much of what the server says arrives before it hangs up.
+	or []probe.Reason
+}{
+	"connect":                      {server: "mute"},
+	"http":                         {server: "http", check: probe.Check{Kind: probe.HTTP}},
+	"http-status":                  {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/503"}, want: "status-503"},
+	"http-status-expected":         {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/404", Expected: []probe.StatusRange{{Low: 200, High: 204}, {Low: 404, High: 404}}}},
+	"http-status-not-expected":     {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/205", Expected: []probe.StatusRange{{Low: 200, High: 204}}}, want: "status-205"},
+	"http-redirects-are-answers":   {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/redirect"}},
+	"http-redirects-are-not-200":   {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/redirect", Expected: []probe.StatusRange{{Low: 200, High: 200}}}, want: "status-302"},
+	"http-host-and-query":          {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/told?deep=1", Host: "app.example:8443"}},
+	"http-another-host":            {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/told?deep=1"}, want: "status-418"},
+	"http-huge-body":               {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/huge"}},
+	"http-slow":                    {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/slow"}, timeout: 50 * time.Millisecond, want: probe.Timeout},
+	"http-slow-body":               {server: "http", check: probe.Check{Kind: probe.HTTP, Path: "/slow-body"}, timeout: 50 * time.Millisecond, want: probe.Timeout},
+	"http-to-nobody":               {server: "closed", check: probe.Check{Kind: probe.HTTP}, want: probe.Refused},
+	"http-to-silence":              {server: "mute", check: probe.Check{Kind: probe.HTTP}, timeout: 50 * time.Millisecond, want: probe.Timeout},
+	"http-to-ssh":                  {server: "ssh", check: probe.Check{Kind: probe.HTTP}, want: probe.WrongProtocol},
+	"http-to-grpc":                 {server: "grpc", check: probe.Check{Kind: probe.HTTP}, want: probe.WrongProtocol},
+	"http-to-one-who-hangs-up":     {server: "hangs-up", check: probe.Check{Kind: probe.HTTP}, want: probe.Closed},
+	"http-to-one-who-resets":       {server: "resets", check: probe.Check{Kind: probe.HTTP}, want: probe.Reset},
+	"http-to-tls":                  {server: "https", check: probe.Check{Kind: probe.HTTP}, want: "status-400"},
+	"https":                        {server: "https", check: probe.Check{Kind: probe.HTTPS, Path: "/200"}},
+	"https-without-http2":          {server: "https", check: probe.Check{Kind: probe.HTTPS, Path: "/two"}, want: "status-418"},
+	"https-with-http2":             {server: "http2", check: probe.Check{Kind: probe.HTTPS, Path: "/two"}},
+	"https-host-and-query":         {server: "http2", check: probe.Check{Kind: probe.HTTPS, Path: "/told?deep=1", Host: "app.example:8443"}},
+	"https-status":                 {server: "http2", check: probe.Check{Kind: probe.HTTPS, Path: "/500"}, want: "status-500"},
+	"https-slow":                   {server: "http2", check: probe.Check{Kind: probe.HTTPS, Path: "/slow"}, timeout: 100 * time.Millisecond, want: probe.Timeout},
+	"https-huge-body":              {server: "http2", check: probe.Check{Kind: probe.HTTPS, Path: "/huge"}},
+	"https-to-http":                {server: "http", check: probe.Check{Kind: probe.HTTPS}, want: probe.WrongProtocol},
+	"https-to-silence":             {server: "mute", check: probe.Check{Kind: probe.HTTPS}, timeout: 50 * time.Millisecond, want: probe.Timeout},
+	"tls":                          {server: "https", check: probe.Check{Kind: probe.TLS}},
+	"tls-too-old":                  {server: "old-tls", check: probe.Check{Kind: probe.TLS}, want: probe.TLSHandshake},
+	"tls-by-name":                  {server: "sni", check: probe.Check{Kind: probe.TLS, Host: "app.example"}},
+	"tls-by-name-without-its-port": {server: "sni", check: probe.Check{Kind: probe.TLS, Host: "app.example:8443"}},
+	"tls-another-name":             {server: "sni", check: probe.Check{Kind: probe.TLS, Host: "other.example"}, want: probe.TLSHandshake},
+	"tls-to-one-who-resets":        {server: "resets", check: probe.Check{Kind: probe.TLS}, want: probe.Reset},
+	"tls-to-ssh":                   {server: "ssh", check: probe.Check{Kind: probe.TLS}, want: probe.WrongProtocol},
+	"grpc":                         {server: "grpc", check: probe.Check{Kind: probe.GRPC}},
+	"grpc-service":                 {server: "grpc", check: probe.Check{Kind: probe.GRPC, Service: "well"}},
+	"grpc-not-serving":             {server: "grpc", check: probe.Check{Kind: probe.GRPC, Service: "ill"}, want: probe.NotServing},
+	"grpc-unknown-service":         {server: "grpc", check: probe.Check{Kind: probe.GRPC, Service: "other"}, want: probe.UnknownService},
+	"grpc-long-service":            {server: "grpc", check: probe.Check{Kind: probe.GRPC, Service: strings.Repeat("x", 300)}, want: probe.UnknownService},
+	"grpc-without-health":          {server: "no-health", check: probe.Check{Kind: probe.GRPC}, want: probe.NoHealthService},
+	"grpc-hung":                    {server: "hung", check: probe.Check{Kind: probe.GRPC}, timeout: 100 * time.Millisecond, want: probe.Timeout},
+	"grpc-to-http":                 {server: "http", check: probe.Check{Kind: probe.GRPC}, want: probe.WrongProtocol},
+	"grpc-to-tls":                  {server: "grpcs", check: probe.Check{Kind: probe.GRPC}, want: probe.WrongProtocol, or: []probe.Reason{probe.Closed, probe.Reset}},
+	"grpc-to-nobody":               {server: "closed", check: probe.Check{Kind: probe.GRPC}, want: probe.Refused},
+	"grpcs":                        {server: "grpcs", check: probe.Check{Kind: probe.GRPCS, Service: "well"}},
+	"grpcs-not-serving":            {server: "grpcs", check: probe.Check{Kind: probe.GRPCS, Service: "ill"}, want: probe.NotServing},
+	"grpcs-to-a-web-server":        {server: "http2", check: probe.Check{Kind: probe.GRPCS}, want: probe.WrongProtocol},
+	"grpcs-to-one-without-http2":   {server: "https", check: probe.Check{Kind: probe.GRPCS}, want: probe.TLSHandshake},
+	"grpcs-to-one-without-tls":     {server: "grpc", check: probe.Check{Kind: probe.GRPCS}, want: probe.WrongProtocol},
+}
+
+func TestChecks(t *testing.T) {
+	servers := checkServers(t)
+	for name, tc := range checkTests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if err := tc.check.Validate(federation.TCP); err != nil {
@@ -296,7 +306,7 @@ func TestChecks(t *testing.T) {
 			}
 			addr, ok := servers[tc.server]
 			if !ok {
-				addr = netip.AddrPortFrom(closed.Addr(), 1) // a port below 1024 that nobody listens at
+				addr = nobody
 			}
 			got := first(t, probe.Target{Addrs: []netip.AddrPort{addr}, Check: &tc.check, Timeout: tc.timeout})
 			if got.Reason != tc.want && !slices.Contains(tc.or, got.Reason) || got.Reachable != (tc.want == "") || got.Reachable != (got.RTT > 0) {
@@ -361,7 +371,7 @@ func TestUDP(t *testing.T) {
 	}{
 		"answers":         {addr: udpServer(t, true), rtt: true},
 		"does-not-refuse": {addr: udpServer(t, false), timeout: 50 * time.Millisecond},
-		"refuses":         {addr: netip.MustParseAddrPort("127.0.0.1:1"), want: probe.Refused},
+		"refuses":         {addr: nobody, want: probe.Refused},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, check := range []*probe.Check{nil, {}} {
@@ -369,57 +379,6 @@ func TestUDP(t *testing.T) {
 				if got.Reason != tc.want || got.Reachable != (tc.want == "") || (got.RTT > 0) != tc.rtt {
 					t.Errorf("got %+v, want reason %q, with a time %v", got, tc.want, tc.rtt)
 				}
-			}
-		})
-	}
-}
-
-func TestConnectionsAreClosed(t *testing.T) {
-	certificate := secret(t)
-	web := func(secure bool) func(*testing.T, chan<- struct{}) netip.AddrPort {
-		return func(t *testing.T, closed chan<- struct{}) netip.AddrPort {
-			s := webServer(t)
-			s.EnableHTTP2 = true
-			s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-				if state == http.StateClosed {
-					closed <- struct{}{}
-				}
-			}
-			if secure {
-				s.StartTLS()
-			} else {
-				s.Start()
-			}
-			return address(s.Listener.Addr())
-		}
-	}
-	for name, tc := range map[string]struct {
-		check probe.Check
-		serve func(*testing.T, chan<- struct{}) netip.AddrPort
-	}{
-		"http":      {probe.Check{Kind: probe.HTTP, Path: "/200"}, web(false)},
-		"http-huge": {probe.Check{Kind: probe.HTTP, Path: "/huge"}, web(false)},
-		"https":     {probe.Check{Kind: probe.HTTPS, Path: "/200"}, web(true)},
-		"tls": {probe.Check{Kind: probe.TLS}, func(t *testing.T, closed chan<- struct{}) netip.AddrPort {
-			return serve(t, func(c net.Conn) {
-				_, _ = io.Copy(io.Discard, tls.Server(c, &tls.Config{Certificates: []tls.Certificate{certificate}}))
-				closed <- struct{}{}
-			})
-		}},
-		"connect": {probe.Check{}, func(t *testing.T, closed chan<- struct{}) netip.AddrPort {
-			return serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c); closed <- struct{}{} })
-		}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			closed := make(chan struct{}, 1000)
-			addr := tc.serve(t, closed)
-			if got := first(t, probe.Target{Addrs: []netip.AddrPort{addr}, Check: &tc.check}); !got.Reachable {
-				t.Fatalf("got %+v", got)
-			}
-			select {
-			case <-closed:
-			case <-time.After(patience):
-				t.Error("the connection stays open")
 			}
 		})
 	}
@@ -455,69 +414,4 @@ func TestValidate(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestNothingIsLeftOfAnEndedCheck checks each kind against one who answers and one who hangs.
-func TestNothingIsLeftOfAnEndedCheck(t *testing.T) {
-	certificate := secret(t)
-	plain, secure := webServer(t), webServer(t)
-	plain.Start()
-	secure.EnableHTTP2 = true
-	secure.StartTLS()
-	mute := serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
-	well := map[probe.Kind]netip.AddrPort{
-		probe.Connect: mute, probe.HTTP: address(plain.Listener.Addr()), probe.HTTPS: address(secure.Listener.Addr()),
-		probe.TLS: address(secure.Listener.Addr()), probe.GRPC: healthServer(t),
-		probe.GRPCS: healthServer(t, grpc.Creds(credentials.NewServerTLSFromCert(&certificate))),
-	}
-	before := runtime.NumGoroutine()
-	for kind, addr := range well {
-		for range 20 {
-			if r := first(t, probe.Target{Addrs: []netip.AddrPort{addr}, Check: &probe.Check{Kind: kind, Path: "/200"}}); !r.Reachable {
-				t.Errorf("%q: %+v", kind, r)
-			}
-			first(t, probe.Target{Addrs: []netip.AddrPort{mute}, Check: &probe.Check{Kind: kind}, Timeout: time.Millisecond})
-		}
-	}
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.After(patience); runtime.NumGoroutine() > before+5; {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("%d goroutines more than before the checks", runtime.NumGoroutine()-before)
-		}
-	}
-}
-
-func BenchmarkCheck(b *testing.B) {
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	b.Cleanup(server.Close)
-	results := make(chan probe.Result)
-	p := probe.New(probe.Options{Dial: loopback, Report: func(r probe.Result) { results <- r }})
-	b.ReportAllocs()
-	p.Set([]probe.Target{{
-		ID: "target", Addrs: []netip.AddrPort{address(server.Listener.Addr())}, Interval: time.Nanosecond, Timeout: patience,
-		Check: &probe.Check{Kind: probe.HTTP},
-	}})
-	ctx, cancel := context.WithCancel(b.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := p.Run(ctx); err != nil {
-			b.Error(err)
-		}
-	})
-	for b.Loop() {
-		if r := <-results; !r.Reachable {
-			b.Fatalf("%+v", r)
-		}
-	}
-	cancel()
-	go func() {
-		for range results { // one may be on its way
-			continue
-		}
-	}()
-	wg.Wait()
-	close(results)
 }

@@ -173,7 +173,7 @@ func toStatus(p *proxyapi.Status, now time.Time) (spoke.ProxyStatus, error) {
 	for _, r := range p.GetResults() {
 		st.Results = append(st.Results, spoke.ProbeResult{
 			ID: r.GetId(), Reachable: r.GetReachable(), At: now.Add(-time.Duration(r.GetAgeMs()) * time.Millisecond),
-			RTT: time.Duration(r.GetRttUs()) * time.Microsecond, Error: r.GetError(),
+			RTT: time.Duration(r.GetRttUs()) * time.Microsecond, Error: r.GetError(), Row: int(r.GetRow()),
 		})
 	}
 	return st, nil

@@ -102,8 +102,6 @@ func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result
 func (r *Reconciler) Set(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	rules := []spoke.Rule{}
 	for _, k := range r.kinds {
 		more, err := k.rules(ctx, r.Client)
