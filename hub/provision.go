@@ -6,10 +6,16 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tailgate-project/tailgate/federation/coordinator"
 )
 
-// provisioner makes the registry's VIPs real, one after the other, without the loop ever waiting for the tailnet.
+// provisioners is how many VIPs are worked on at a time. The admin API's answers take their time, and what it is asked in a
+// second is bounded elsewhere.
+const provisioners = 16
+
+// provisioner makes the registry's VIPs real, some at a time, without the loop ever waiting for the tailnet.
 type provisioner struct {
 	provider Provider
 	log      *slog.Logger
@@ -33,6 +39,11 @@ func (p *provisioner) add(e coordinator.Effects) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.queue.Add(e)
+	p.poke()
+}
+
+// poke has run look at the queue.
+func (p *provisioner) poke() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -69,17 +80,23 @@ func (p *provisioner) adopt(ctx context.Context) error {
 
 // run works on the tasks until ctx ends.
 func (p *provisioner) run(ctx context.Context) error {
+	var working errgroup.Group
+	working.SetLimit(provisioners)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return working.Wait()
 		case <-p.wake:
 		case <-timer.C:
 		}
 		for t, ok := p.next(); ok && ctx.Err() == nil; t, ok = p.next() {
-			p.do(ctx, t)
+			working.Go(func() error {
+				p.do(ctx, t)
+				p.poke() // what failed, or was replaced, has a time of its own
+				return nil
+			})
 		}
 		timer.Reset(p.wait())
 	}

@@ -3,7 +3,6 @@ package spoke
 import (
 	"cmp"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -86,8 +85,7 @@ func (s *Spoke) resolve(id federation.ServiceID, set []federation.Endpoint, port
 		if e.Cluster != s.cfg.Cluster {
 			listen, ok := s.ports.get(portKey{VIP: federation.ExportKey{Cluster: e.Cluster, Service: id}, Port: port, Protocol: federation.TCP})
 			if ok {
-				ep.Addr = netip.AddrPortFrom(s.cfg.EgressAddr, listen)
-				out = append(out, ep)
+				out = append(out, s.lead(ep, listen)...)
 			}
 			continue
 		}
@@ -96,20 +94,9 @@ func (s *Spoke) resolve(id federation.ServiceID, set []federation.Endpoint, port
 			out = append(out, ep)
 		}
 	}
-	s.share(out, uint32(len(pods)))
+	share(out)
 	closeGaps(out)
 	return out
-}
-
-// share keeps the clusters' shares where the own pods stand beside remote VIPs: each pod has the weight of its
-// cluster, so the others count once for every pod.
-func (s *Spoke) share(es []Endpoint, pods uint32) {
-	for i := range es {
-		mixed := slices.ContainsFunc(es, func(o Endpoint) bool { return o.Priority == es[i].Priority && o.Cluster == s.cfg.Cluster })
-		if mixed && es[i].Cluster != s.cfg.Cluster {
-			es[i].Weight *= max(pods, 1)
-		}
-	}
 }
 
 // closeGaps renumbers priorities that were left without an endpoint. The endpoints are in the order of priority.

@@ -261,7 +261,7 @@ func (s *Spoke) backendEndpoints(name Name, e BackendEndpoint) []Endpoint {
 		if verdict, _ := s.backends.verdict(name, e); verdict == EndpointUnhealthy {
 			health = federation.Unhealthy
 		}
-		return []Endpoint{{Addr: netip.AddrPortFrom(s.cfg.EgressAddr, listen), Weight: e.Weight * weightUnit, Health: health}}
+		return scale(s.lead(Endpoint{Weight: 1, Health: health}, listen), e.Weight)
 	}
 	set, known := s.out.sets[e.Service]
 	port, routed := routedPort(set)

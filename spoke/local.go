@@ -1,6 +1,9 @@
 package spoke
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/tailgate-project/tailgate/federation"
 )
 
@@ -71,3 +74,12 @@ func (l *local) setExternal(name Name, svc *Service) bool {
 
 // exportOf returns the id under which the Service may be exported.
 func exportOf(name Name) federation.ServiceID { return federation.Service(name.Namespace, name.Name) }
+
+// sortedJoined returns the joined Gateways by their TailscaleGateway.
+func (l *local) sortedJoined() []Joined {
+	out := make([]Joined, 0, len(l.joined))
+	for _, name := range slices.SortedFunc(maps.Keys(l.joined), Name.Compare) {
+		out = append(out, l.joined[name])
+	}
+	return out
+}

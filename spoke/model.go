@@ -257,6 +257,10 @@ func (r ProbeResult) result() probes.Result {
 type ProxyStatus struct {
 	Role    Role
 	Replica uint32
+	// Tailnet is the TailscaleTailnet that the proxy is in; empty for the only one there is.
+	Tailnet string
+	// Listen is where an egress proxy listens; not valid for what its configuration says.
+	Listen netip.Addr
 	// NodeID is the node's stable id, Addr its tailnet address with the probe port.
 	NodeID  string
 	Addr    netip.AddrPort

@@ -64,6 +64,8 @@ type outputs struct {
 	// assignments are the keys that each service's endpoints were published under.
 	assignments map[federation.ServiceID]map[Assignment][]Endpoint
 	backends    map[Name]map[Assignment][]Endpoint
+	// egressAddrs are where the egress proxies are.
+	egressAddrs []netip.Addr
 	version     uint64
 }
 
@@ -83,6 +85,7 @@ func (s *Spoke) settle(now time.Time) {
 	if d.clean() {
 		return
 	}
+	s.settleEgressAddrs(&d)
 	for id := range d.services {
 		s.settleSet(id, now)
 	}

@@ -3,6 +3,7 @@ package spoke
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -25,6 +26,8 @@ type proxies struct {
 	byKey map[proxyKey]*proxy
 	// ingressKnown is set once an ingress proxy was heard.
 	ingressKnown bool
+	// lost are the addresses of egress proxies that are gone since they were heard.
+	lost map[netip.Addr]bool
 }
 
 type proxy struct {
@@ -36,7 +39,7 @@ type proxy struct {
 	released bool
 }
 
-func newProxies() proxies { return proxies{byKey: map[proxyKey]*proxy{}} }
+func newProxies() proxies { return proxies{byKey: map[proxyKey]*proxy{}, lost: map[netip.Addr]bool{}} }
 
 func (p *proxies) get(k proxyKey) *proxy {
 	if p.byKey[k] == nil {
@@ -63,6 +66,7 @@ func (p *proxies) report(st ProxyStatus) bool {
 	}
 	st.Results = nil
 	x.status = st
+	delete(p.lost, st.Listen)
 	p.ingressKnown = p.ingressKnown || st.Role == Ingress
 	return !slices.Equal(before, p.hosts())
 }
@@ -74,6 +78,9 @@ func (p *proxies) expire(now time.Time) []proxyKey {
 		if x.streams == 0 && now.Sub(x.goneAt) >= proxyGrace {
 			gone = append(gone, k)
 			delete(p.byKey, k)
+			if x.status.Listen.IsValid() {
+				p.lost[x.status.Listen] = true
+			}
 		}
 	}
 	return gone

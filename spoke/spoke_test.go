@@ -79,15 +79,19 @@ type bed struct {
 	*spoke.Spoke
 }
 
-// start runs a spoke in cluster1 until the test ends or stop is called.
-func start(t *testing.T, dir string) (b *bed, stop func()) {
+// start runs a spoke in cluster1 until the test ends or stop is called. The edits change its configuration.
+func start(t *testing.T, dir string, edits ...func(*spoke.Config)) (b *bed, stop func()) {
 	t.Helper()
 	b = &bed{t: t, dir: dir, envoy: &envoy{}}
-	var err error
-	b.Spoke, err = spoke.New(spoke.Config{
+	c := spoke.Config{
 		Cluster: "cluster1", StateDir: dir, EgressAddr: netip.MustParseAddr("127.0.0.1"),
 		EgressPorts: spoke.PortRange{Low: 20000, High: 20003}, Extension: b.envoy, Log: slog.New(slog.DiscardHandler),
-	})
+	}
+	for _, edit := range edits {
+		edit(&c)
+	}
+	var err error
+	b.Spoke, err = spoke.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -188,7 +188,7 @@ func (s *Spoke) ProxyReported(ctx context.Context, st ProxyStatus) error {
 		if s.proxies.report(st) || knew != s.proxies.ingressKnown {
 			s.dirty.report, s.dirty.ingress = true, true
 		}
-		if old.NodeID != st.NodeID || old.Applied != st.Applied || old.Draining != st.Draining || !maps.Equal(old.Errors, st.Errors) {
+		if old.NodeID != st.NodeID || old.Listen != st.Listen || old.Applied != st.Applied || old.Draining != st.Draining || !maps.Equal(old.Errors, st.Errors) {
 			s.dirty.status, s.dirty.ingress = true, true
 		}
 		s.probed(st, now)

@@ -15,6 +15,23 @@ const (
 // exported themselves.
 const LabelVIPService = GroupName + "/vip-service"
 
+// What else the Services that stand for VIPs carry.
+const (
+	// LabelCluster is the cluster that owns the VIP; a federated VIP has none.
+	LabelCluster = GroupName + "/cluster"
+	// LabelTarget says where the VIP leads, as far as a label can: `kubectl get services -L` shows it.
+	LabelTarget = GroupName + "/target"
+	// AnnotationTarget says where each port of the VIP leads.
+	AnnotationTarget = GroupName + "/target"
+	// AnnotationTailscaleService is the Tailscale Service that holds an own VIP, with svc: before its name.
+	AnnotationTailscaleService = GroupName + "/tailscale-service"
+	// AnnotationUnreachable says why pods cannot reach a VIP through its Service, and what to do.
+	AnnotationUnreachable = GroupName + "/unreachable"
+	// LoadBalancerClassVIP is the class of these Services: the load balancer is the tailnet, and the spoke writes its
+	// addresses. No other controller is to touch them.
+	LoadBalancerClassVIP = GroupName + "/vip"
+)
+
 // Kinds of this group, as references name them.
 const (
 	// KindFailoverPolicy is the kind of [FailoverPolicy].

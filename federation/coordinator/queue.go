@@ -26,15 +26,17 @@ type Task struct {
 	generation uint64
 }
 
-// Queue is what the tailnet is still to be asked for: one task a VIP, the newest wish. Use [NewQueue].
+// Queue is what the tailnet is still to be asked for: one task a VIP, the newest wish. Tasks of different VIPs may be
+// worked on at the same time, those of one VIP never are. Use [NewQueue].
 type Queue struct {
 	tasks      map[string]Task // by service name
+	busy       map[string]bool // the VIPs that are worked on
 	order      taskHeap        // with tasks that were replaced since, which are passed over
 	generation uint64
 }
 
 // NewQueue returns an empty queue.
-func NewQueue() *Queue { return &Queue{tasks: map[string]Task{}} }
+func NewQueue() *Queue { return &Queue{tasks: map[string]Task{}, busy: map[string]bool{}} }
 
 // Add takes in what follows from a step. A VIP that is to be deleted already keeps its place.
 func (q *Queue) Add(e Effects) {
@@ -55,13 +57,19 @@ func (q *Queue) put(t Task) {
 	heap.Push(&q.order, t)
 }
 
-// Next returns the task that is due first, if one is due. It stays in the queue until it is done.
+// Next returns the task that is due first, if one is due. It stays in the queue until it is done, and no other one of the
+// same VIP is returned before that.
 func (q *Queue) Next(now time.Time) (Task, bool) {
 	t, ok := q.first()
-	return t, ok && !t.due.After(now)
+	if !ok || t.due.After(now) {
+		return Task{}, false
+	}
+	heap.Pop(&q.order)
+	q.busy[t.VIP.ServiceName] = true
+	return t, true
 }
 
-// Deadline returns when the next task is due; the zero time for one that was never tried.
+// Deadline returns when the next task is due that nobody works on; the zero time for one that was never tried.
 func (q *Queue) Deadline() (time.Time, bool) {
 	t, ok := q.first()
 	return t.due, ok
@@ -69,10 +77,10 @@ func (q *Queue) Deadline() (time.Time, bool) {
 
 func (q *Queue) first() (Task, bool) {
 	for len(q.order) > 0 {
-		if t := q.order[0]; q.current(t) {
+		if t := q.order[0]; q.current(t) && !q.busy[t.VIP.ServiceName] {
 			return t, true
 		}
-		heap.Pop(&q.order)
+		heap.Pop(&q.order) // what waits for a busy VIP comes back when that is done
 	}
 	return Task{}, false
 }
@@ -83,8 +91,12 @@ func (q *Queue) current(t Task) bool { return q.tasks[t.VIP.ServiceName].generat
 // Done takes a task out of the queue, or, if it failed, puts it off. A task that something newer has replaced
 // meanwhile is none of the queue's.
 func (q *Queue) Done(t Task, err error, now time.Time) {
-	switch {
+	delete(q.busy, t.VIP.ServiceName)
+	switch next, waits := q.tasks[t.VIP.ServiceName]; {
 	case !q.current(t):
+		if waits {
+			heap.Push(&q.order, next)
+		}
 	case err == nil:
 		delete(q.tasks, t.VIP.ServiceName)
 	default:

@@ -64,3 +64,36 @@ func TestQueueTakesTheNewestWish(t *testing.T) {
 		t.Error("asked again for a removal that is put off")
 	}
 }
+
+func TestQueueHasOneTaskOfAVIPDoneAtATime(t *testing.T) {
+	q := coordinator.NewQueue()
+	q.Add(coordinator.Effects{Ensure: []vip.Entry{entry("a"), entry("b")}})
+	a, _ := q.Next(start)
+	b, ok := q.Next(start)
+	if !ok || b.VIP.ServiceName != "b" {
+		t.Errorf("while a is worked on: %+v, want b", b)
+	}
+	if next, ok := q.Next(start); ok {
+		t.Errorf("%+v is given out twice", next)
+	}
+	q.Add(coordinator.Effects{Delete: []vip.Entry{entry("a")}})
+	if next, ok := q.Next(start); ok {
+		t.Errorf("%+v is given out while something else is done to the same VIP", next)
+	}
+	if at, ok := q.Deadline(); ok {
+		t.Errorf("nothing can be done before one is done, but the deadline is %v", at)
+	}
+	q.Done(b, nil, start)
+	q.Done(a, errors.New("429"), start) // it is not wanted any more: nothing to put off
+	next, ok := q.Next(start)
+	if !ok || !next.Remove || next.Tries != 0 {
+		t.Errorf("then: %+v, want the removal at once", next)
+	}
+	q.Done(next, nil, start)
+	if q.Len() != 0 {
+		t.Errorf("%d tasks are left", q.Len())
+	}
+	if next, ok := q.Next(start); ok {
+		t.Errorf("%+v is given out after it was done", next)
+	}
+}

@@ -33,8 +33,8 @@ type hub struct {
 	queue  *coordinator.Queue
 	server server
 	apis   map[federation.ClusterID]*api
-	// asking is set while a task is with the tailnet.
-	asking bool
+	// asking counts the tasks that are with the tailnet.
+	asking int
 	// tickAt is when the next tick is due, failures how often the store has ended the hub.
 	tickAt   time.Duration
 	failures int
@@ -64,7 +64,7 @@ func (h *hub) start() {
 		return
 	}
 	h.begin()
-	h.tickAt, h.asking, h.startedAt = 0, false, h.w.now
+	h.tickAt, h.asking, h.startedAt = 0, 0, h.w.now
 	h.epoch = h.w.store.open(h.clock())
 	h.note("start", fmt.Sprint("epoch ", h.epoch))
 	co, err := coordinator.New(h.w.parts.config(h.w.scenario, h.epoch), h.w.parts.Load(h.w.store.load()), h.clock())
@@ -247,28 +247,38 @@ func (h *hub) adopt(pause time.Duration) {
 	})
 }
 
-// provision has the tailnet do what the queue holds, one thing at a time.
+// provisioners is how many things the tailnet is asked for at a time.
+const provisioners = 4
+
+// provision has the tailnet do what the queue holds.
 func (h *hub) provision() {
-	if h.asking || !h.up {
-		return
+	for h.up && h.asking < provisioners {
+		if !h.provisionNext() {
+			return
+		}
 	}
+}
+
+// provisionNext has the tailnet do one thing, if one is due.
+func (h *hub) provisionNext() bool {
 	t, ok := h.queue.Next(h.clock())
 	if !ok {
 		if at, waits := h.queue.Deadline(); waits {
 			h.w.push(max(h.w.wake(&h.party, at), h.w.now+time.Millisecond), &h.party, h.provision)
 		}
-		return
+		return false
 	}
-	h.asking = true
+	h.asking++
 	do := func() answer { return h.w.tailnet.ensure(t.VIP) }
 	if t.Remove {
 		do = func() answer { return h.w.tailnet.remove(t.VIP) }
 	}
 	h.w.tailnet.ask(h, do, func(a answer) { h.provisioned(t, a) })
+	return true
 }
 
 func (h *hub) provisioned(t coordinator.Task, a answer) {
-	h.asking = false
+	h.asking--
 	h.queue.Done(t, a.err, h.clock())
 	switch {
 	case errors.Is(a.err, errForeign):

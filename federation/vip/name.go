@@ -37,20 +37,20 @@ func names(v federation.VIP, qualified bool) (name, service string) {
 		parts = append(parts, id.Name)
 	}
 	if v.Federated() {
-		name = label(parts...)
+		name = Label(parts...)
 		return name, name
 	}
 	if listener {
 		parts = append(parts, strconv.Itoa(int(v.Ports[0].Port)))
 	}
-	return label(parts...), label(append(parts, string(v.Owner.Cluster))...)
+	return Label(parts...), Label(append(parts, string(v.Owner.Cluster))...)
 }
 
-// label joins the parts, the first of which is a label, with '-' to an RFC 1123 label. Capitals of ASCII become small. Each run of other characters
+// Label joins the parts, the first of which is a label, with '-' to an RFC 1123 label. Capitals of ASCII become small. Each run of other characters
 // that a label cannot have, such as dots, letters beyond ASCII and bytes that are no UTF-8, becomes one '-', none at the
 // ends of a part; a part that has nothing else is left out. A label that is too long is cut. Whatever was changed in one
 // of these ways ends in a hash of the parts, so that what differed goes on to differ.
-func label(parts ...string) string {
+func Label(parts ...string) string {
 	whole := strings.Join(parts, "-")
 	if federation.IsLabel(whole) {
 		return whole

@@ -43,12 +43,12 @@ func wireName(serviceName string) string { return "svc:" + serviceName }
 // the error wraps [ErrForeignVIP].
 func (a *API) EnsureVIP(ctx context.Context, v federation.VIP) ([]netip.Addr, error) {
 	name := wireName(v.ServiceName)
-	release, err := a.hold(ctx)
+	release, err := a.writing.hold(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("put %s: %w", name, err)
 	}
 	defer release()
-	was, err := a.client.VIPServices().Get(ctx, name)
+	was, err := a.reads.get(ctx, name)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		was = &tsapi.VIPService{Name: name}
@@ -72,7 +72,7 @@ func (a *API) EnsureVIP(ctx context.Context, v federation.VIP) ([]netip.Addr, er
 		return nil, said(err, "put %s", name)
 	}
 	// There is no conditional write: of two that write at once the last one wins, and reading shows who did.
-	is, err := a.client.VIPServices().Get(ctx, name)
+	is, err := a.reads.get(ctx, name)
 	if err != nil {
 		return nil, said(err, "read %s back", name)
 	}
@@ -83,16 +83,6 @@ func (a *API) EnsureVIP(ctx context.Context, v federation.VIP) ([]netip.Addr, er
 		return nil, fmt.Errorf("put %s: the Tailscale API took it but has something else", name)
 	}
 	return parseAddrs(*is)
-}
-
-// hold lets one caller at a time read VIPs to change them.
-func (a *API) hold(ctx context.Context) (release func(), err error) {
-	select {
-	case a.writing <- struct{}{}:
-		return func() { <-a.writing }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }
 
 // Retag gives the VIPs with these Tailscale Service names (svc:...) the API's tags, and changes nothing else of them. What
@@ -111,12 +101,12 @@ func (a *API) Retag(ctx context.Context, services []string) error {
 }
 
 func (a *API) retag(ctx context.Context, name string) error {
-	release, err := a.hold(ctx)
+	release, err := a.writing.hold(ctx, name)
 	if err != nil {
 		return fmt.Errorf("tag %s: %w", name, err)
 	}
 	defer release()
-	s, err := a.client.VIPServices().Get(ctx, name)
+	s, err := a.reads.get(ctx, name)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return nil
@@ -187,7 +177,12 @@ func same(is, want tsapi.VIPService) bool {
 // left alone, and the error wraps [ErrForeignVIP].
 func (a *API) DeleteVIP(ctx context.Context, serviceName string) error {
 	name := wireName(serviceName)
-	s, err := a.client.VIPServices().Get(ctx, name)
+	release, err := a.writing.hold(ctx, name)
+	if err != nil {
+		return fmt.Errorf("delete %s: %w", name, err)
+	}
+	defer release()
+	s, err := a.reads.get(ctx, name)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}

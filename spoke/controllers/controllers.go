@@ -41,6 +41,7 @@ import (
 	"github.com/tailgate-project/tailgate/spoke/controllers/service"
 	"github.com/tailgate-project/tailgate/spoke/controllers/tailscaleendpoints"
 	"github.com/tailgate-project/tailgate/spoke/controllers/tailscalegateway"
+	"github.com/tailgate-project/tailgate/spoke/controllers/vipservice"
 )
 
 // quiet is the shortest time between two looks at the spoke for the objects' status.
@@ -69,8 +70,8 @@ type Controllers struct {
 	gateways *tailscalegateway.Reconciler
 	backends *tailscaleendpoints.Reconciler
 	routes   *route.Reconciler
-	// status, endpoints and policies bring the events by which the spoke itself wakes the reconcilers.
-	status, endpoints, policies chan event.GenericEvent
+	// status, endpoints, policies and vips bring the events by which the spoke itself wakes the reconcilers.
+	status, endpoints, policies, vips chan event.GenericEvent
 }
 
 // New returns the controllers for a cluster. It fails with [ErrMissingKind] where a CRD is not installed.
@@ -94,20 +95,23 @@ func New(cfg *rest.Config, s *spoke.Spoke, log *slog.Logger) (*Controllers, erro
 	c := &Controllers{
 		mgr: mgr, spoke: s, log: log,
 		status: make(chan event.GenericEvent), endpoints: make(chan event.GenericEvent), policies: make(chan event.GenericEvent),
+		vips: make(chan event.GenericEvent),
 	}
 	recorder := mgr.GetEventRecorder("tailgate-spoke")
+	record := func(o client.Object, reason, message string) {
+		recorder.Eventf(o, nil, corev1.EventTypeWarning, reason, "Join", "%s", message)
+	}
 	c.services = &service.Reconciler{Client: mgr.GetClient(), Spoke: s}
 	c.gateways = &tailscalegateway.Reconciler{
-		Client: mgr.GetClient(), Spoke: s, Changes: c.status,
-		Record: func(o client.Object, reason, message string) {
-			recorder.Eventf(o, nil, corev1.EventTypeWarning, reason, "Join", "%s", message)
-		},
+		Client: mgr.GetClient(), Spoke: s, Changes: c.status, Record: record,
 	}
 	c.backends = &tailscaleendpoints.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.endpoints, Lookup: net.DefaultResolver.LookupNetIP}
 	c.routes = &route.Reconciler{Client: mgr.GetClient(), Spoke: s}
 	policies := &routepolicy.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.policies}
+	vips := &vipservice.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.vips, Record: record}
 	for _, setup := range []func(ctrl.Manager) error{
 		c.services.SetupWithManager, c.gateways.SetupWithManager, c.backends.SetupWithManager, c.routes.SetupWithManager, policies.SetupWithManager,
+		vips.SetupWithManager,
 	} {
 		if err := setup(mgr); err != nil {
 			return nil, fmt.Errorf("set up the controllers: %w", err)
@@ -240,6 +244,9 @@ func (c *Controllers) wakeAll(ctx context.Context) error {
 		if !send(ctx, c.status, &gateways.Items[i]) {
 			return nil
 		}
+	}
+	if !send(ctx, c.vips, &corev1.Service{}) {
+		return nil
 	}
 	for i := range endpoints.Items {
 		if !send(ctx, c.endpoints, &endpoints.Items[i]) {
