@@ -282,6 +282,12 @@ func (u *user) vips() {
 			u.Errorf("%s has no VIP", name)
 		}
 	}
+	for name, target := range map[string]string{
+		"gateway-main-gateway-http-80": ".envoy-gateway-system", "local-production-webapp": "webapp.default",
+	} {
+		u.prints([]string{"get", "services", "-l", "gateway.tailscale.com/vip-service=true", "-L", "gateway.tailscale.com/target"},
+			name, "LoadBalancer", u.vip(name), "80/TCP", target)
+	}
 }
 
 // vip returns the address of a VIP, as the status of the TailscaleGateway tells it.

@@ -132,8 +132,9 @@ func build(s spoke.VIPService, home spoke.Joined) object {
 	return out
 }
 
-// labelValue makes a text what a label may have.
+// labelValue makes a text what a label may have. What all names of the cluster end in is left out.
 func labelValue(text string) string {
+	text = strings.TrimSuffix(text, ".svc.cluster.local")
 	text = strings.Map(func(r rune) rune {
 		if r == ' ' || r == '/' {
 			return '-'

@@ -248,7 +248,7 @@ func TestVIPServices(t *testing.T) {
 func (f *fixture) testTables() {
 	want := []string{
 		"NAME TYPE CLUSTER-IP EXTERNAL-IP PORT(S) - TARGET",
-		"gateway-main-gateway-http-80 LoadBalancer - 100.64.1.10,fd7a:115c:a1e0::10 80/TCP - envoy-main.envoy-gateway-system.svc.cluster.local",
+		"gateway-main-gateway-http-80 LoadBalancer - 100.64.1.10,fd7a:115c:a1e0::10 80/TCP - envoy-main.envoy-gateway-system",
 		"webapp-cluster2 LoadBalancer - 100.64.2.10 80/TCP,53/UDP - cluster2",
 		"webapp-infra-cluster2 LoadBalancer - 100.64.2.11 80/TCP,53/UDP - cluster2",
 	}
