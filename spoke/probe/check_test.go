@@ -220,6 +220,10 @@ func checkServers(t *testing.T) map[string]netip.AddrPort {
 		"ssh":       serve(t, func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0-OpenSSH_9.9\r\n"); _, _ = io.Copy(io.Discard, c) }),
 		"hangs-up":  serve(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 4<<10)) }),
 		"resets":    serve(t, func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) }),
+		"rejects": serve(t, func(c net.Conn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+			_ = c.(*net.TCPConn).SetLinger(0)
+		}),
 		"old-tls": serve(t, func(c net.Conn) {
 			_ = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{certificate}, MaxVersion: tls.VersionTLS11}).Handshake()
 		}),
@@ -286,7 +290,11 @@ var checkTests = map[string]struct {
 	"grpc-long-service":            {server: "grpc", check: probe.Check{Kind: probe.GRPC, Service: strings.Repeat("x", 300)}, want: probe.UnknownService},
 	"grpc-without-health":          {server: "no-health", check: probe.Check{Kind: probe.GRPC}, want: probe.NoHealthService},
 	"grpc-hung":                    {server: "hung", check: probe.Check{Kind: probe.GRPC}, timeout: 100 * time.Millisecond, want: probe.Timeout},
-	"grpc-to-http":                 {server: "http", check: probe.Check{Kind: probe.GRPC}, want: probe.WrongProtocol},
+	"grpc-to-http":                 {server: "http", check: probe.Check{Kind: probe.GRPC}, want: probe.WrongProtocol, or: []probe.Reason{probe.Reset}},
+	"grpc-to-one-who-rejects":      {server: "rejects", check: probe.Check{Kind: probe.GRPC}, want: probe.WrongProtocol, or: []probe.Reason{probe.Reset}},
+	"grpc-to-one-who-resets":       {server: "resets", check: probe.Check{Kind: probe.GRPC}, want: probe.Reset},
+	"grpc-to-one-who-hangs-up":     {server: "hangs-up", check: probe.Check{Kind: probe.GRPC}, want: probe.Closed, or: []probe.Reason{probe.Reset}},
+	"http-to-one-who-rejects":      {server: "rejects", check: probe.Check{Kind: probe.HTTP}, want: "status-400", or: []probe.Reason{probe.Reset}},
 	"grpc-to-tls":                  {server: "grpcs", check: probe.Check{Kind: probe.GRPC}, want: probe.WrongProtocol, or: []probe.Reason{probe.Closed, probe.Reset}},
 	"grpc-to-nobody":               {server: "closed", check: probe.Check{Kind: probe.GRPC}, want: probe.Refused},
 	"grpcs":                        {server: "grpcs", check: probe.Check{Kind: probe.GRPCS, Service: "well"}},

@@ -1,9 +1,17 @@
 package probe_test
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -65,4 +73,61 @@ func hasGroup(message []byte) bool {
 		message = message[n:]
 	}
 	return false
+}
+
+// hungUp is a connection whose peer has said something and hung up.
+type hungUp struct {
+	net.Conn
+	said   io.Reader
+	unread error
+	unsent error
+}
+
+func (c *hungUp) Read(p []byte) (int, error) {
+	n, err := c.said.Read(p)
+	if errors.Is(err, io.EOF) {
+		err = c.unread
+	}
+	return n, err
+}
+
+func (c *hungUp) Write(p []byte) (int, error) {
+	if c.unsent != nil {
+		return 0, c.unsent
+	}
+	return len(p), nil
+}
+
+// TestWhatAPeerSaidBeforeItHungUp is about the moment in which the first write fails and the answer is there already.
+func TestWhatAPeerSaidBeforeItHungUp(t *testing.T) {
+	const rejection = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+	for name, tc := range map[string]struct {
+		said           string
+		unread, unsent error
+		want           probe.Reason
+	}{
+		"rejects-and-resets":      {rejection, syscall.ECONNRESET, syscall.EPIPE, probe.WrongProtocol},
+		"rejects-and-closes":      {rejection, io.EOF, syscall.EPIPE, probe.WrongProtocol},
+		"rejects-what-was-sent":   {rejection, io.EOF, nil, probe.WrongProtocol},
+		"resets":                  {"", syscall.ECONNRESET, syscall.EPIPE, probe.Reset},
+		"resets-in-the-middle":    {rejection[:4], syscall.ECONNRESET, nil, probe.Reset},
+		"closes":                  {"", io.EOF, nil, probe.Closed},
+		"says-something-and-goes": {"SSH-2.0-OpenSSH_10.0\r\n", io.EOF, syscall.EPIPE, probe.WrongProtocol},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				target := fast("target", hostA)
+				target.Check = &probe.Check{Kind: probe.GRPC}
+				n, _ := start(t, map[netip.AddrPort]behaviour{hostA: func(context.Context) (net.Conn, error) {
+					ours, theirs := net.Pipe()
+					return &hungUp{Conn: ours, said: strings.NewReader(tc.said), unread: tc.unread, unsent: tc.unsent}, theirs.Close()
+				}}, target)
+				wait(2 * time.Second)
+				_, results := n.take()
+				if len(results) == 0 || results[0].Reason != tc.want {
+					t.Errorf("got %+v, want reason %q", results, tc.want)
+				}
+			})
+		})
+	}
 }

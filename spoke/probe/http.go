@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"sync/atomic"
 )
 
@@ -52,6 +53,7 @@ func roundTrip(ctx context.Context, conn net.Conn, request *http.Request) (*http
 	request.Header.Set("User-Agent", userAgent)
 	request = request.WithContext(ctx)
 	protocols := new(http.Protocols)
+	peer := &hearing{Conn: conn}
 	secured, ok := conn.(*tls.Conn)
 	switch {
 	case ok && secured.ConnectionState().NegotiatedProtocol == "h2":
@@ -60,6 +62,7 @@ func roundTrip(ctx context.Context, conn net.Conn, request *http.Request) (*http
 	case request.ProtoMajor == 2:
 		request.URL.Scheme = "http"
 		protocols.SetUnencryptedHTTP2(true)
+		conn = peer
 	default:
 		return roundTrip1(ctx, conn, request)
 	}
@@ -77,9 +80,63 @@ func roundTrip(ctx context.Context, conn net.Conn, request *http.Request) (*http
 	request.URL.Host = request.Host
 	response, err := transport.RoundTrip(request)
 	if err != nil {
-		return nil, answerError(ctx, "wait for the answer", err)
+		return nil, answerError(ctx, "wait for the answer", peer.explain(err))
 	}
 	return response, nil
+}
+
+// hearing is a connection that remembers what its peer did. A peer that does not understand often says so and hangs up
+// while it is still written to; a transport whose write fails gives up before it has read that, and one whose connection
+// has ended before the request says no more than that there is none.
+type hearing struct {
+	net.Conn
+
+	mu sync.Mutex
+	// heard is how the peer's answer begins.
+	heard []byte
+	// failed are the first errors of writing and reading.
+	unsent, failed error
+}
+
+// http1 is how answers in HTTP/1 begin.
+const http1 = "HTTP/1."
+
+// Write implements [net.Conn]. It does not fail: the error comes at the end of what there is to read.
+func (c *hearing) Write(p []byte) (int, error) {
+	_, err := c.Conn.Write(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unsent == nil {
+		c.unsent = err
+	}
+	return len(p), nil
+}
+
+// Read implements [net.Conn].
+func (c *hearing) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if missing := len(http1) - len(c.heard); missing > 0 {
+		c.heard = append(c.heard, p[:min(n, missing)]...)
+	}
+	if err != nil {
+		err = errors.Join(err, c.unsent)
+		if c.failed == nil {
+			c.failed = err
+		}
+	}
+	return n, err
+}
+
+// explain returns why there was no answer, where the transport says err.
+func (c *hearing) explain(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if string(c.heard) == http1 {
+		return fail(WrongProtocol, "the answer is of HTTP/1: %w", err)
+	}
+	return errors.Join(err, c.failed)
 }
 
 // roundTrip1 is roundTrip in HTTP/1.1, without a goroutine, and without the log lines of a transport to which somebody
@@ -104,6 +161,9 @@ func roundTrip1(ctx context.Context, conn net.Conn, request *http.Request) (*htt
 func answerError(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", doing, ctx.Err())
+	}
+	if f, ok := errors.AsType[*failure](err); ok {
+		return fail(f.reason, "%s: %w", doing, f.err)
 	}
 	reason, known := connectionReason(err)
 	switch {
