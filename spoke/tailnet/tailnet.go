@@ -155,28 +155,33 @@ func (n *Node) login(ctx context.Context, o Options) error {
 	cause := context.Cause(ctx)
 	err = errors.Join(err, watcher.Close())
 	<-watched
-	if refused := context.Cause(ctx); errors.Is(refused, ErrKeyRefused) {
-		cause = refused
+	if c := context.Cause(ctx); errors.Is(c, ErrKeyRefused) {
+		cause = c
 	}
 	if err != nil && cause != nil {
 		return cause
 	}
 	if err != nil && strings.Contains(err.Error(), "invalid key") {
-		return fmt.Errorf("%w: give a valid one by %s: %w", ErrKeyRefused, o.KeySource, err)
+		return refused(o.KeySource, err.Error())
 	}
 	return err
 }
 
 // refusal returns what a notification says of a key that was not taken, or nil.
 func refusal(n ipn.Notify, source string) error {
-	const advice = "give one that is not expired and not used up and carries the spokes' tag"
 	switch {
 	case n.BrowseToURL != nil && *n.BrowseToURL != "":
-		return fmt.Errorf("%w: %s by %s", ErrKeyRefused, advice, source)
+		return refused(source, "log in by hand")
 	case n.ErrMessage != nil:
-		return fmt.Errorf("%w: %s by %s (the control server says: %s)", ErrKeyRefused, advice, source, *n.ErrMessage)
+		return refused(source, *n.ErrMessage)
 	}
 	return nil
+}
+
+// refused is the error of a key that was not taken, whichever way the control server's words came.
+func refused(source, words string) error {
+	return fmt.Errorf("%w: give one that is not expired and not used up and carries the spokes' tag by %s (the control server says: %s)",
+		ErrKeyRefused, source, words)
 }
 
 // Close leaves nothing behind but the identity.
