@@ -252,6 +252,7 @@ var homes = []home{
 	{"k8s.io/apimachinery", []string{"api/v1alpha1", "hub/clusters", "hub/controllers", "hub/cmd", "spoke/controllers", "spoke/cmd"}},
 	{"k8s.io/api", []string{"api/v1alpha1", "hub/clusters", "hub/controllers", "hub/cmd", "spoke/controllers", "spoke/cmd"}},
 	{"sigs.k8s.io/gateway-api", []string{"api/v1alpha1", "hub/clusters", "hub/controllers", "hub/cmd", "spoke/controllers", "spoke/cmd"}},
+	{"sigs.k8s.io/mcs-api", []string{"hub/clusters", "hub/controllers", "hub/cmd", "spoke/controllers"}},
 	{"k8s.io", []string{"hub/clusters", "hub/controllers", "hub/cmd", "spoke/apiproxy", "spoke/controllers", "spoke/cmd"}},
 	{"sigs.k8s.io/yaml", []string{"extension", "spoke/cmd"}}, // what Envoy Gateway is configured with
 	{"sigs.k8s.io/controller-runtime", []string{"hub/clusters", "hub/controllers", "hub/cmd", "spoke/controllers", "spoke/cmd"}},

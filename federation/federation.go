@@ -201,12 +201,18 @@ type Export struct {
 	Labels map[string]string
 	// Federated asks for a VIP of the whole federated service beside the export's own.
 	Federated bool
+	// Weight is the share of the traffic that the member asks for, in relation to the service's other exports of the same
+	// rank; 0 says nothing and counts as 1. Policies with weights of their own pass it over.
+	Weight uint32
+	// ClusterPinned asks that whoever names this cluster for the service gets this export and no other.
+	ClusterPinned bool
 }
 
 // Equal reports whether both say the same.
 func (x Export) Equal(o Export) bool {
 	return x.Key == o.Key && x.Tailnet == o.Tailnet && x.TailnetRef == o.TailnetRef && x.Ready == o.Ready && x.Desired == o.Desired &&
-		x.Federated == o.Federated && slices.Equal(x.Ports, o.Ports) && maps.Equal(x.Labels, o.Labels)
+		x.Federated == o.Federated && x.Weight == o.Weight && x.ClusterPinned == o.ClusterPinned &&
+		slices.Equal(x.Ports, o.Ports) && maps.Equal(x.Labels, o.Labels)
 }
 
 // Interest says which services a member refers to.
@@ -307,6 +313,8 @@ type Endpoint struct {
 	Reason string
 	// Stale is set when the control view of the cluster is lost while its data view is good.
 	Stale bool
+	// ClusterPinned endpoints have no stand-in: who names their cluster for the service reaches them or nobody.
+	ClusterPinned bool
 }
 
 // EndpointSet says to one consumer cluster which VIPs to use for one federated service.
@@ -347,7 +355,8 @@ func (t Target) Compare(o Target) int {
 
 // Notice tells a member what the federation refuses of it, and why.
 type Notice struct {
-	// Subject is tailnet/<name> for a tailnet that a TailscaleGateway names, or export/<service id>.
+	// Subject is tailnet/<name> for a tailnet that a TailscaleGateway names, export/<service id> for an export that gets no
+	// VIP, or conflict/<service id> for one that differs from the same service's exports of other members.
 	Subject string
 	// Reason is a CamelCase word for a condition, Message a sentence that says what to do.
 	Reason, Message string

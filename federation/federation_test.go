@@ -202,6 +202,8 @@ func TestEqualSeesEachField(t *testing.T) {
 		"desired":     func(x *federation.Export) { x.Desired = 1 },
 		"labels":      func(x *federation.Export) { x.Labels["tier"] = "db" },
 		"federated":   func(x *federation.Export) { x.Federated = false },
+		"weight":      func(x *federation.Export) { x.Weight = 2 },
+		"pinned":      func(x *federation.Export) { x.ClusterPinned = true },
 	} {
 		if same.Equal(make(edit)) {
 			t.Errorf("%s: the change is not seen", name)

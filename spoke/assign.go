@@ -75,8 +75,8 @@ func (s *Spoke) assignments(id federation.ServiceID) map[Assignment][]Endpoint {
 }
 
 // resolve turns the endpoints of a set into the addresses that Envoy uses: the egress proxy's port for a remote VIP,
-// the ready pods for the own export. It is never an empty list where the set has a remote endpoint; priorities of
-// the result have no gaps.
+// the ready pods for the own export. It is empty only where the own export stands alone and has no ready pod.
+// Priorities of the result have no gaps.
 func (s *Spoke) resolve(id federation.ServiceID, set []federation.Endpoint, port uint16) []Endpoint {
 	out := []Endpoint{}
 	pods := s.local.behind(id).ready(port, federation.TCP)

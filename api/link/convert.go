@@ -57,7 +57,7 @@ func fromResource(r linkstate.Resource) *Resource {
 		for _, e := range r.EndpointSet.Endpoints {
 			set.Endpoints = append(set.Endpoints, &Endpoint{
 				Cluster: string(e.Cluster), Addr: e.Addr.AsSlice(), Ports: fromPorts(e.Ports), Priority: e.Priority, Weight: e.Weight,
-				Health: Health(e.Health), Reason: e.Reason, Stale: e.Stale,
+				Health: Health(e.Health), Reason: e.Reason, Stale: e.Stale, ClusterPinned: e.ClusterPinned,
 			})
 		}
 		out.Object = &Resource_EndpointSet{EndpointSet: set}
@@ -137,7 +137,7 @@ func toSet(self federation.ClusterID, p *EndpointSet) (*federation.EndpointSet, 
 		}
 		set.Endpoints = append(set.Endpoints, federation.Endpoint{
 			Cluster: c, Addr: addr, Ports: ports, Priority: e.GetPriority(), Weight: e.GetWeight(),
-			Health: federation.Health(e.GetHealth()), Reason: e.GetReason(), Stale: e.GetStale(),
+			Health: federation.Health(e.GetHealth()), Reason: e.GetReason(), Stale: e.GetStale(), ClusterPinned: e.GetClusterPinned(),
 		})
 	}
 	return set, nil

@@ -62,7 +62,7 @@ func resource(r *rand.Rand) linkstate.Resource {
 		for range r.IntN(4) {
 			s.Endpoints = append(s.Endpoints, federation.Endpoint{
 				Cluster: cluster(), Addr: addr(r), Ports: ports(r), Priority: r.Uint32(), Weight: r.Uint32(),
-				Health: pick(r, federation.Healthy, federation.Degraded, federation.Unhealthy), Reason: pick(r, "", "Serving"), Stale: r.IntN(2) == 0,
+				Health: pick(r, federation.Healthy, federation.Degraded, federation.Unhealthy), Reason: pick(r, "", "Serving"), Stale: r.IntN(2) == 0, ClusterPinned: r.IntN(2) == 0,
 			})
 		}
 		return linkstate.Resource{EndpointSet: s}

@@ -549,7 +549,7 @@ func (*Resource_Notice) isResource_Object() {}
 // Notice says what the hub refuses of the member, and why.
 type Notice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// subject is tailnet/<name> or export/<service id>.
+	// subject is tailnet/<name>, export/<service id> or conflict/<service id>.
 	Subject       string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
 	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
@@ -886,15 +886,17 @@ func (x *EndpointSet) GetEndpoints() []*Endpoint {
 }
 
 type Endpoint struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Addr          []byte                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
-	Ports         []*Port                `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
-	Priority      uint32                 `protobuf:"varint,4,opt,name=priority,proto3" json:"priority,omitempty"`
-	Weight        uint32                 `protobuf:"varint,5,opt,name=weight,proto3" json:"weight,omitempty"`
-	Health        Health                 `protobuf:"varint,6,opt,name=health,proto3,enum=tailgate.link.v1.Health" json:"health,omitempty"`
-	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
-	Stale         bool                   `protobuf:"varint,8,opt,name=stale,proto3" json:"stale,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Cluster  string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Addr     []byte                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
+	Ports    []*Port                `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
+	Priority uint32                 `protobuf:"varint,4,opt,name=priority,proto3" json:"priority,omitempty"`
+	Weight   uint32                 `protobuf:"varint,5,opt,name=weight,proto3" json:"weight,omitempty"`
+	Health   Health                 `protobuf:"varint,6,opt,name=health,proto3,enum=tailgate.link.v1.Health" json:"health,omitempty"`
+	Reason   string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	Stale    bool                   `protobuf:"varint,8,opt,name=stale,proto3" json:"stale,omitempty"`
+	// cluster_pinned: no other endpoint stands in for it where a route names its cluster.
+	ClusterPinned bool `protobuf:"varint,9,opt,name=cluster_pinned,json=clusterPinned,proto3" json:"cluster_pinned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -981,6 +983,13 @@ func (x *Endpoint) GetReason() string {
 func (x *Endpoint) GetStale() bool {
 	if x != nil {
 		return x.Stale
+	}
+	return false
+}
+
+func (x *Endpoint) GetClusterPinned() bool {
+	if x != nil {
+		return x.ClusterPinned
 	}
 	return false
 }
@@ -1660,7 +1669,7 @@ const file_api_link_link_proto_rawDesc = "" +
 	"\tfederated\x18\a \x01(\bR\tfederated\"~\n" +
 	"\vEndpointSet\x125\n" +
 	"\aservice\x18\x01 \x01(\v2\x1b.tailgate.link.v1.ServiceIDR\aservice\x128\n" +
-	"\tendpoints\x18\x02 \x03(\v2\x1a.tailgate.link.v1.EndpointR\tendpoints\"\xfa\x01\n" +
+	"\tendpoints\x18\x02 \x03(\v2\x1a.tailgate.link.v1.EndpointR\tendpoints\"\xa1\x02\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\fR\x04addr\x12,\n" +
@@ -1669,7 +1678,8 @@ const file_api_link_link_proto_rawDesc = "" +
 	"\x06weight\x18\x05 \x01(\rR\x06weight\x120\n" +
 	"\x06health\x18\x06 \x01(\x0e2\x18.tailgate.link.v1.HealthR\x06health\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12\x14\n" +
-	"\x05stale\x18\b \x01(\bR\x05stale\"f\n" +
+	"\x05stale\x18\b \x01(\bR\x05stale\x12%\n" +
+	"\x0ecluster_pinned\x18\t \x01(\bR\rclusterPinned\"f\n" +
 	"\x04Peer\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +

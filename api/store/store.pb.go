@@ -568,7 +568,10 @@ type Export struct {
 	Labels    []string `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty"`
 	Federated bool     `protobuf:"varint,11,opt,name=federated,proto3" json:"federated,omitempty"`
 	// subject is absent for one that is at rest.
-	Subject       *Subject `protobuf:"bytes,12,opt,name=subject,proto3" json:"subject,omitempty"`
+	Subject *Subject `protobuf:"bytes,12,opt,name=subject,proto3" json:"subject,omitempty"`
+	// weight is 0 where the export asks for none.
+	Weight        uint32 `protobuf:"varint,13,opt,name=weight,proto3" json:"weight,omitempty"`
+	ClusterPinned bool   `protobuf:"varint,14,opt,name=cluster_pinned,json=clusterPinned,proto3" json:"cluster_pinned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -685,6 +688,20 @@ func (x *Export) GetSubject() *Subject {
 		return x.Subject
 	}
 	return nil
+}
+
+func (x *Export) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Export) GetClusterPinned() bool {
+	if x != nil {
+		return x.ClusterPinned
+	}
+	return false
 }
 
 // Cluster is the failover state of a whole cluster. Its key is the cluster's id.
@@ -1970,7 +1987,7 @@ const file_api_store_store_proto_rawDesc = "" +
 	"\vreleased_at\x18\v \x01(\x12H\x00R\n" +
 	"releasedAt\x88\x01\x01\x12\x14\n" +
 	"\x05epoch\x18\f \x01(\x04R\x05epochB\x0e\n" +
-	"\f_released_at\"\x87\x03\n" +
+	"\f_released_at\"\xc6\x03\n" +
 	"\x06Export\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12+\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x17.tailgate.store.v2.KindR\x04kind\x12\x1c\n" +
@@ -1985,7 +2002,9 @@ const file_api_store_store_proto_rawDesc = "" +
 	"\x06labels\x18\n" +
 	" \x03(\tR\x06labels\x12\x1c\n" +
 	"\tfederated\x18\v \x01(\bR\tfederated\x124\n" +
-	"\asubject\x18\f \x01(\v2\x1a.tailgate.store.v2.SubjectR\asubject\"Y\n" +
+	"\asubject\x18\f \x01(\v2\x1a.tailgate.store.v2.SubjectR\asubject\x12\x16\n" +
+	"\x06weight\x18\r \x01(\rR\x06weight\x12%\n" +
+	"\x0ecluster_pinned\x18\x0e \x01(\bR\rclusterPinned\"Y\n" +
 	"\aCluster\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x124\n" +
 	"\asubject\x18\x02 \x01(\v2\x1a.tailgate.store.v2.SubjectR\asubject\"\xb5\x01\n" +

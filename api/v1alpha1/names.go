@@ -1,16 +1,5 @@
 package v1alpha1
 
-// Annotations that a user may put on a Service. They say more than the patterns of a TailscaleGateway's service
-// discovery.
-const (
-	// AnnotationExpose says whether the Service gets a VIP, whatever patterns select: "true" gives it one, "false" keeps it
-	// from getting one. Other values say nothing.
-	AnnotationExpose = GroupName + "/expose"
-	// AnnotationFederatedVIP with the value "true", also on a Gateway, asks for a VIP of the whole federated service
-	// beside the cluster's own: every cluster that asks for it and serves advertises it.
-	AnnotationFederatedVIP = GroupName + "/federated-vip"
-)
-
 // LabelVIPService with the value "true" is on the Services that stand for VIPs in a member cluster. They are never
 // exported themselves.
 const LabelVIPService = GroupName + "/vip-service"

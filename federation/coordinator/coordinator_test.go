@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -487,12 +488,13 @@ func FuzzIncrementalEqualsWhole(f *testing.F) {
 	})
 }
 
-// withoutNotices drops what is said once and not kept, and members that are told nothing.
+// withoutNotices drops what is said once and not kept, and members that are told nothing. Conflicts are no events: they
+// follow from what there is.
 func withoutNotices(views map[federation.ClusterID]map[string]linkstate.Resource) map[federation.ClusterID]map[string]linkstate.Resource {
 	out := map[federation.ClusterID]map[string]linkstate.Resource{}
 	for c, view := range views {
 		for key, r := range view {
-			if r.Notice == nil {
+			if r.Notice == nil || strings.HasPrefix(r.Notice.Subject, "conflict/") {
 				if out[c] == nil {
 					out[c] = map[string]linkstate.Resource{}
 				}
@@ -553,7 +555,10 @@ func (w walk) step() {
 		w.do(coordinator.MemberInterest{Cluster: w.cluster(), Interest: i})
 	case 3, 4, 5:
 		x := export(w.cluster(), w.service(), w.IntN(3))
-		x.Federated = w.IntN(3) == 0
+		x.Federated, x.Weight, x.ClusterPinned = w.IntN(3) == 0, uint32(w.IntN(3)), w.IntN(4) == 0
+		if w.IntN(4) == 0 {
+			x.Ports = append(x.Ports, federation.Port{Name: "grpc", Port: 9090, Protocol: federation.TCP, App: federation.AppH2C})
+		}
 		if _, member := w.Member(x.Key.Cluster); member {
 			w.decide(failover.ExportChanged{Export: x})
 		}

@@ -37,12 +37,14 @@ type publication struct {
 	services map[federation.ServiceID]struct{} // for all that refer to them
 	sets     map[pair]struct{}
 	vips     map[federation.ExportKey]struct{}
+	offers   map[federation.ExportKey]struct{} // that may differ from others of their service, or no longer do
 }
 
 func (c *Coordinator) publication() *publication {
 	return &publication{
 		Coordinator: c, out: Effects{Views: map[federation.ClusterID][]linkstate.Change{}},
 		services: map[federation.ServiceID]struct{}{}, sets: map[pair]struct{}{}, vips: map[federation.ExportKey]struct{}{},
+		offers: map[federation.ExportKey]struct{}{},
 	}
 }
 
@@ -64,6 +66,7 @@ func (c *Coordinator) Apply(s Step) Effects {
 		c.rebuild = nil
 	}
 	p.touched(s.transition.Touched) // a member that goes takes its exports along: look at them first
+	p.offered(s.Batch.Exports)
 	c.state.Apply(s.transition)
 	c.registry.Apply(s.vips)
 	for k, saved := range s.Batch.Exports {
@@ -122,7 +125,7 @@ func (p *publication) everything(id federation.ClusterID) {
 		}
 	}
 	for k := range p.state.EachExport(id) {
-		p.vips[k] = struct{}{}
+		p.vips[k], p.offers[k] = struct{}{}, struct{}{}
 		if shared := (federation.ExportKey{Service: k.Service}); p.isVIP(shared) {
 			p.vips[shared] = struct{}{}
 		}
@@ -279,6 +282,9 @@ func (p *publication) finish() Effects {
 	for s := range p.sets {
 		p.set(s)
 	}
+	for k := range p.offers {
+		p.conflict(k)
+	}
 	for k := range p.vips {
 		if k.Cluster == "" {
 			p.federated(k)
@@ -377,6 +383,7 @@ func (c *Coordinator) set(state *failover.State, consumer federation.ClusterID, 
 		candidates = append(candidates, endpoints.Candidate{
 			VIP: &e.VIP, Locality: c.locality(cluster), Health: v.Health, Reason: string(v.Reason), Stale: v.Stale,
 			Share: v.Share, Cordoned: v.Cordoned, Pinned: v.Pinned, Ready: x.Ready, Desired: x.Desired,
+			Weight: x.Weight, ClusterPinned: x.ClusterPinned,
 		})
 	}
 	p := state.Policies().For(id, labels, consumer)

@@ -42,6 +42,10 @@ func ready(ready, desired int) func(*endpoints.Candidate) {
 	return func(c *endpoints.Candidate) { c.Ready, c.Desired = ready, desired }
 }
 
+func asks(weight uint32) func(*endpoints.Candidate) {
+	return func(c *endpoints.Candidate) { c.Weight = weight }
+}
+
 func health(health federation.Health) func(*endpoints.Candidate) {
 	return func(c *endpoints.Candidate) { c.Health = health }
 }
@@ -106,6 +110,14 @@ func TestBuild(t *testing.T) {
 			[]string{"three 0 100000 healthy", "one 1 50000 healthy", "two 1 50000 healthy"}},
 		{"all-well-seen-from-outside", outside, none, []endpoints.Candidate{two, three, one},
 			[]string{"one 0 33333 healthy", "three 0 33333 healthy", "two 0 33333 healthy"}},
+		{"exports-weigh-within-a-rank", outside, none, []endpoints.Candidate{with(one, asks(3)), two, with(three, asks(1))},
+			[]string{"one 0 60000 healthy", "three 0 20000 healthy", "two 0 20000 healthy"}},
+		{"exports-weights-change-no-rank", at(one), none, []endpoints.Candidate{one, with(two, asks(1000)), with(three, asks(1000))},
+			[]string{"one 0 100000 healthy", "two 1 100000 healthy", "three 2 100000 healthy"}},
+		{"exports-ask-for-no-more-than-there-is", outside, none, []endpoints.Candidate{with(one, asks(4_000_000_000)), with(two, asks(1000))},
+			[]string{"one 0 50000 healthy", "two 0 50000 healthy"}},
+		{"a-policys-weights-win", outside, policies(weigh(place("two"), 3)), []endpoints.Candidate{with(one, asks(500)), two},
+			[]string{"one 0 25000 healthy", "two 0 75000 healthy"}},
 		{"own-down-renumbers-nobody", at(one), none, []endpoints.Candidate{with(one, health(u)), two, three},
 			[]string{"one 0 100000 unhealthy", "two 1 100000 healthy", "three 2 100000 healthy"}},
 		{"region-down", at(one), none, []endpoints.Candidate{with(one, health(u)), with(two, health(u)), three},
@@ -258,11 +270,11 @@ func TestBuildOrdersByDistance(t *testing.T) {
 
 func TestBuildSaysWhatItIsTold(t *testing.T) {
 	p := policy.Default()
-	c := with(two, func(c *endpoints.Candidate) { c.Reason, c.Stale = "ServingStale", true })
+	c := with(two, func(c *endpoints.Candidate) { c.Reason, c.Stale, c.ClusterPinned = "ServingStale", true, true })
 	got := endpoints.Build(at(one), webapp, &p, []endpoints.Candidate{c})
 	want := federation.Endpoint{
 		Cluster: "two", Addr: netip.MustParseAddr("100.100.0.1"), Ports: []federation.Port{{Port: 80, Protocol: federation.TCP}},
-		Weight: endpoints.Whole, Reason: "ServingStale", Stale: true,
+		Weight: endpoints.Whole, Reason: "ServingStale", Stale: true, ClusterPinned: true,
 	}
 	if !endpoints.Equal(federation.EndpointSet{Consumer: "one", Service: webapp, Endpoints: []federation.Endpoint{want}}, got) {
 		t.Errorf("got %+v", got)

@@ -37,6 +37,10 @@ type Candidate struct {
 	Cordoned, Pinned bool
 	// Ready and Desired count the export's endpoints. A Desired below Ready counts as Ready.
 	Ready, Desired int
+	// Weight is what the export asks for, 0 for what everybody has; it counts where the policy gives no weights.
+	Weight uint32
+	// ClusterPinned is that of the endpoint. It is not [Candidate.Pinned], which is an operator's.
+	ClusterPinned bool
 }
 
 // cluster returns the cluster whose export it is.
@@ -52,7 +56,8 @@ type Consumer struct {
 //
 // Candidates rank by the policy's order; those in the same place of it, and those in none, rank further by locality:
 // the consumer's own export, its zone, its region, the rest. Where the policy gives weights above 0, the clusters of a
-// place share its traffic by their weights instead, the consumer's own among them. A cluster of weight 0 ranks behind
+// place share its traffic by their weights instead, the consumer's own among them. Where the policy gives none, those of
+// one rank share its traffic by what the exports ask for, which moves nobody to another rank. A cluster of weight 0 ranks behind
 // all that have weight, a cordoned one behind all others unless it is of the consumer's first rank. If a candidate is
 // pinned, the set has no other.
 //
@@ -104,6 +109,8 @@ func Build(c Consumer, id federation.ServiceID, p *policy.Policy, candidates []C
 			Health:   x.Health,
 			Reason:   x.Reason,
 			Stale:    x.Stale,
+
+			ClusterPinned: x.ClusterPinned,
 		}
 	}
 	failOpen(set.Endpoints)
@@ -148,8 +155,15 @@ func Overlay(set federation.EndpointSet, unreachable func(federation.Target) boo
 }
 
 // Prefer returns the set's endpoints with those of the cluster first and all others behind them in their order.
-// A cluster without an endpoint in the set changes nothing.
+// A cluster without an endpoint in the set changes nothing. One that is pinned stands alone, however it is: then nobody
+// takes over.
 func Prefer(set federation.EndpointSet, cluster federation.ClusterID) []federation.Endpoint {
+	for _, e := range set.Endpoints {
+		if e.Cluster == cluster && e.ClusterPinned {
+			e.Priority = 0
+			return []federation.Endpoint{e}
+		}
+	}
 	out := slices.Clone(set.Endpoints)
 	for i := range out {
 		if out[i].Cluster == cluster {
@@ -169,7 +183,8 @@ func Equal(a, b federation.EndpointSet) bool {
 
 func equal(a, b federation.Endpoint) bool {
 	return a.Cluster == b.Cluster && a.Addr == b.Addr && a.Priority == b.Priority && a.Weight == b.Weight &&
-		a.Health == b.Health && a.Reason == b.Reason && a.Stale == b.Stale && slices.Equal(a.Ports, b.Ports)
+		a.Health == b.Health && a.Reason == b.Reason && a.Stale == b.Stale && a.ClusterPinned == b.ClusterPinned &&
+		slices.Equal(a.Ports, b.Ports)
 }
 
 // order sorts by priority, then cluster, and closes the gaps between priorities.

@@ -126,6 +126,25 @@ func TestPrefer(t *testing.T) {
 	}
 }
 
+// TestPreferThePinned names a cluster whose endpoint has no stand-in: it stands alone, also when it is down and where the
+// others would come first. To whom names another cluster, or none, it is one of many.
+func TestPreferThePinned(t *testing.T) {
+	set := federation.EndpointSet{Endpoints: []federation.Endpoint{
+		{Cluster: "c1"}, {Cluster: "c2", Priority: 1, Health: federation.Unhealthy, ClusterPinned: true}, {Cluster: "c3", Priority: 2},
+	}}
+	for cluster, want := range map[federation.ClusterID][]brief{
+		"c2": {{"c2", 0, federation.Unhealthy}},
+		"c3": {{"c3", 0, 0}, {"c1", 1, 0}, {"c2", 2, federation.Unhealthy}},
+	} {
+		if d := cmp.Diff(want, briefs(endpoints.Prefer(set, cluster))); d != "" {
+			t.Errorf("prefer %s (-want +got)\n%s", cluster, d)
+		}
+	}
+	if e := set.Endpoints[1]; e.Priority != 1 {
+		t.Errorf("the argument was changed: %+v", e)
+	}
+}
+
 func TestEqualSeesEveryField(t *testing.T) {
 	set := func(change func(*federation.EndpointSet, *federation.Endpoint)) federation.EndpointSet {
 		s := federation.EndpointSet{Consumer: "c1", Service: webapp, Endpoints: []federation.Endpoint{{
@@ -150,6 +169,7 @@ func TestEqualSeesEveryField(t *testing.T) {
 		"health":   func(_ *federation.EndpointSet, e *federation.Endpoint) { e.Health = d },
 		"reason":   func(_ *federation.EndpointSet, e *federation.Endpoint) { e.Reason = "Drained" },
 		"stale":    func(_ *federation.EndpointSet, e *federation.Endpoint) { e.Stale = true },
+		"pinned":   func(_ *federation.EndpointSet, e *federation.Endpoint) { e.ClusterPinned = true },
 	} {
 		if endpoints.Equal(same, set(change)) {
 			t.Errorf("%s does not count", name)

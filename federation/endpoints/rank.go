@@ -9,7 +9,7 @@ import (
 	"github.com/tailgate-project/tailgate/federation/policy"
 )
 
-// maxWeight is the most that a policy may give.
+// maxWeight is the most that a policy may give and an export may ask for.
 const maxWeight = 1000
 
 // build is a set that is being made.
@@ -25,7 +25,7 @@ type build struct {
 // entry is a candidate on its way into a set.
 type entry struct {
 	candidate int32 // its index
-	// weight is the policy's, at least 1.
+	// weight is the policy's or the export's, at least 1.
 	weight uint32
 	// up entries can be given load; carries is set for those that were.
 	up, carries bool
@@ -135,7 +135,11 @@ func distance(to Consumer, c *Candidate) uint64 {
 }
 
 // weight is that of the most specific place that names the cluster: the cluster, its zone, its region. Without any it is 1.
+// A policy that gives no weights at all leaves them to the exports.
 func weight(c *Candidate, p *policy.Policy) uint32 {
+	if len(p.Weights) == 0 {
+		return min(max(c.Weight, 1), maxWeight)
+	}
 	found, best := uint32(1), 0
 	for i := range p.Weights {
 		w := &p.Weights[i]

@@ -73,6 +73,7 @@ func TestEqual(t *testing.T) {
 		"set-health":              {ofSet(func(e *federation.Endpoint) { e.Health = federation.Healthy }), false},
 		"set-reason":              {ofSet(func(e *federation.Endpoint) { e.Reason = "x" }), false},
 		"set-stale":               {ofSet(func(e *federation.Endpoint) { e.Stale = true }), false},
+		"set-pinned":              {ofSet(func(e *federation.Endpoint) { e.ClusterPinned = true }), false},
 		"peer":                    {ofPeer(func(*federation.Peer) {}), true},
 		"peer-cluster":            {ofPeer(func(p *federation.Peer) { p.Cluster = "c3" }), false},
 		"peer-locality":           {ofPeer(func(p *federation.Peer) { p.Locality.Zone = "b" }), false},

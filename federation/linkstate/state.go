@@ -164,5 +164,5 @@ func equalVIP(a, b federation.VIP) bool {
 
 func equalEndpoint(a, b federation.Endpoint) bool {
 	return a.Cluster == b.Cluster && a.Addr == b.Addr && slices.Equal(a.Ports, b.Ports) && a.Priority == b.Priority &&
-		a.Weight == b.Weight && a.Health == b.Health && a.Reason == b.Reason && a.Stale == b.Stale
+		a.Weight == b.Weight && a.Health == b.Health && a.Reason == b.Reason && a.Stale == b.Stale && a.ClusterPinned == b.ClusterPinned
 }

@@ -49,7 +49,8 @@ type Sink interface {
 
 // Options are what a provider needs. Scheme, Dial, Sink and Log are required; the times have defaults.
 type Options struct {
-	// Scheme must know core, discovery.k8s.io, gateway.networking.k8s.io and gateway.tailscale.com.
+	// Scheme must know core, discovery.k8s.io, gateway.networking.k8s.io, gateway.tailscale.com, and multicluster.x-k8s.io
+	// in its versions v1alpha1 and v1beta1.
 	Scheme *runtime.Scheme
 	// Dial connects to a member's API proxy, and to nobody else. It is bounded by DialTimeout.
 	Dial func(ctx context.Context, m Member) (net.Conn, error)

@@ -24,6 +24,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcsv1alpha1 "sigs.k8s.io/mcs-api/pkg/apis/v1alpha1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 	"sigs.k8s.io/multicluster-runtime/pkg/multicluster"
 
 	"github.com/tailgate-project/tailgate/api/v1alpha1"
@@ -56,6 +58,7 @@ func TestProvider(t *testing.T) {
 	t.Run("objects-are-stripped-and-indexed", f.testStripped)
 	t.Run("kinds-that-are-forbidden-are-reported", f.testForbidden)
 	t.Run("kind-that-is-installed-later-is-served-then", f.testInstalledLater)
+	t.Run("kind-that-cannot-be-listed-is-left-out", f.testUnreadable)
 }
 
 type fixture struct {
@@ -469,7 +472,9 @@ func (c *pathConn) Read(b []byte) (int, error) {
 func newScheme(t *testing.T) *runtime.Scheme {
 	t.Helper()
 	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, gatewayv1.Install, v1alpha1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{
+		clientgoscheme.AddToScheme, gatewayv1.Install, mcsv1alpha1.Install, mcsv1beta1.Install, v1alpha1.AddToScheme,
+	} {
 		if err := add(s); err != nil {
 			t.Fatal(err)
 		}

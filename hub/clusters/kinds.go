@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcsv1alpha1 "sigs.k8s.io/mcs-api/pkg/apis/v1alpha1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"github.com/tailgate-project/tailgate/api/v1alpha1"
 )
@@ -28,6 +30,11 @@ var (
 	TailscaleGateways = v1alpha1.GroupVersion.WithKind(v1alpha1.KindTailscaleGateway)
 
 	TailscaleEndpoints = v1alpha1.GroupVersion.WithKind(v1alpha1.KindTailscaleEndpoints)
+
+	// ServiceExports are those of the MCS API. OldServiceExports are the same objects where the member knows them only by
+	// the version before: of the two, at most one is watched.
+	ServiceExports    = schema.GroupVersion(mcsv1beta1.GroupVersion).WithKind(mcsv1beta1.ServiceExportKindName)
+	OldServiceExports = schema.GroupVersion(mcsv1alpha1.GroupVersion).WithKind(mcsv1beta1.ServiceExportKindName)
 )
 
 // watchedKind is a kind that the hub reads of a member.
@@ -35,19 +42,42 @@ type watchedKind struct {
 	gvk              schema.GroupVersionKind
 	resource, single string
 	object           func() client.Object
+	// optional kinds come with a CRD, which a member may lack.
+	optional bool
+	// newer is the same kind in another version. Where that is served, this one is not watched.
+	newer schema.GroupVersionKind
 }
 
-// optional reports whether a member may lack the kind: it comes with a CRD.
-func (k watchedKind) optional() bool {
-	return k.gvk == Gateways || k.gvk == TailscaleGateways || k.gvk == TailscaleEndpoints
-}
-
+// watched are in an order in which a newer version stands before the older one.
 var watched = []watchedKind{
-	{corev1.SchemeGroupVersion.WithKind("Service"), "services", "service", func() client.Object { return &corev1.Service{} }},
-	{discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"), "endpointslices", "endpointslice", func() client.Object { return &discoveryv1.EndpointSlice{} }},
-	{Gateways, "gateways", "gateway", func() client.Object { return &gatewayv1.Gateway{} }},
-	{TailscaleGateways, "tailscalegateways", "tailscalegateway", func() client.Object { return &v1alpha1.TailscaleGateway{} }},
-	{TailscaleEndpoints, "tailscaleendpoints", "tailscaleendpoints", func() client.Object { return &v1alpha1.TailscaleEndpoints{} }},
+	{
+		gvk: corev1.SchemeGroupVersion.WithKind("Service"), resource: "services", single: "service",
+		object: func() client.Object { return &corev1.Service{} },
+	},
+	{
+		gvk: discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"), resource: "endpointslices", single: "endpointslice",
+		object: func() client.Object { return &discoveryv1.EndpointSlice{} },
+	},
+	{
+		gvk: Gateways, resource: "gateways", single: "gateway", optional: true,
+		object: func() client.Object { return &gatewayv1.Gateway{} },
+	},
+	{
+		gvk: TailscaleGateways, resource: "tailscalegateways", single: "tailscalegateway", optional: true,
+		object: func() client.Object { return &v1alpha1.TailscaleGateway{} },
+	},
+	{
+		gvk: TailscaleEndpoints, resource: "tailscaleendpoints", single: "tailscaleendpoints", optional: true,
+		object: func() client.Object { return &v1alpha1.TailscaleEndpoints{} },
+	},
+	{
+		gvk: ServiceExports, resource: mcsv1beta1.ServiceExportPluralName, single: "serviceexport", optional: true,
+		object: func() client.Object { return &mcsv1beta1.ServiceExport{} },
+	},
+	{
+		gvk: OldServiceExports, resource: mcsv1beta1.ServiceExportPluralName, single: "serviceexport", optional: true, newer: ServiceExports,
+		object: func() client.Object { return &mcsv1alpha1.ServiceExport{} },
+	},
 }
 
 // kinds are the optional kinds that a member serves.
@@ -70,16 +100,20 @@ const (
 	discoveryLimit   = 4 << 20 // bytes
 )
 
-// discover asks a member which of the optional kinds it serves.
+// discover asks a member which of the optional kinds it serves. One that the spoke's account may not list, as after an update
+// of the hub alone, is not served to the hub: to wait for its informer would cost all that the member exports.
 func discover(ctx context.Context, m Member, c *http.Client) (kinds, error) {
 	ctx, cancel := context.WithTimeout(ctx, discoveryTimeout)
 	defer cancel()
 	served := kinds{}
 	for _, k := range watched {
-		if !k.optional() {
+		if !k.optional || served[k.newer] {
 			continue
 		}
 		ok, err := serves(ctx, m, c, k)
+		if err == nil && ok {
+			ok, err = listable(ctx, m, c, k)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("ask whether %s are served: %w", k.resource, err)
 		}
@@ -90,25 +124,16 @@ func discover(ctx context.Context, m Member, c *http.Client) (kinds, error) {
 	return served, nil
 }
 
-func serves(ctx context.Context, m Member, c *http.Client, k watchedKind) (_ bool, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url()+"/apis/"+k.gvk.GroupVersion().String(), nil)
-	if err != nil {
-		return false, err
-	}
-	req.Header.Set("Accept", "application/json")
-	res, err := c.Do(req)
-	if err != nil {
-		return false, err
-	}
-	defer func() { err = errors.Join(err, res.Body.Close()) }()
-	body, err := io.ReadAll(io.LimitReader(res.Body, discoveryLimit))
+// serves reports whether the member's API server has the kind.
+func serves(ctx context.Context, m Member, c *http.Client, k watchedKind) (bool, error) {
+	status, body, err := get(ctx, c, m.url()+"/apis/"+k.gvk.GroupVersion().String())
 	switch {
 	case err != nil:
 		return false, err
-	case res.StatusCode == http.StatusNotFound:
+	case status == http.StatusNotFound:
 		return false, nil
-	case res.StatusCode != http.StatusOK:
-		return false, fmt.Errorf("the API server answered %s", res.Status)
+	case status != http.StatusOK:
+		return false, fmt.Errorf("the API server answered %d", status)
 	}
 	var list metav1.APIResourceList
 	if err := json.Unmarshal(body, &list); err != nil {
@@ -120,6 +145,36 @@ func serves(ctx context.Context, m Member, c *http.Client, k watchedKind) (_ boo
 		}
 	}
 	return false, nil
+}
+
+// listable reports whether the objects of a kind that is served may be read.
+func listable(ctx context.Context, m Member, c *http.Client, k watchedKind) (bool, error) {
+	status, _, err := get(ctx, c, m.url()+"/apis/"+k.gvk.GroupVersion().String()+"/"+k.resource+"?limit=1")
+	switch {
+	case err != nil:
+		return false, err
+	case status == http.StatusOK:
+		return true, nil
+	case status == http.StatusForbidden || status == http.StatusNotFound:
+		return false, nil
+	}
+	return false, fmt.Errorf("the API server answered %d to a list", status)
+}
+
+// get returns the status and the beginning of the body of an answer.
+func get(ctx context.Context, c *http.Client, url string) (status int, body []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	res, err := c.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { err = errors.Join(err, res.Body.Close()) }()
+	body, err = io.ReadAll(io.LimitReader(res.Body, discoveryLimit))
+	return res.StatusCode, body, err
 }
 
 // strip drops what the hub never reads, a fifth of the memory. It gets what the informer stores, which may be a

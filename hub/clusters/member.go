@@ -164,7 +164,7 @@ func (p *Provider) newCluster(ctx context.Context, m Member, client *http.Client
 		}
 	}
 	for _, k := range watched {
-		if k.optional() && !served[k.gvk] {
+		if k.optional && !served[k.gvk] {
 			continue
 		}
 		if _, err := c.GetCache().GetInformer(ctx, k.object(), cache.BlockUntilSynced(false)); err != nil {

@@ -33,24 +33,37 @@ type Journal interface {
 type Options struct {
 	Hub     Hub
 	Journal Journal
-	// Ready says what the hub still waits for, nil when it serves.
-	Ready func() error
-	Log   *slog.Logger
+	Log     *slog.Logger
+}
+
+// Health answers that the process lives.
+func Health() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { plain(w, "ok\n") })
+}
+
+// Ready answers with what the hub waits for, or why it does not serve any more. It is ready where that is nil.
+func Ready(why func() error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if err := why(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		plain(w, "ok\n")
+	})
+}
+
+// plain answers a client; one that has gone does not hear that it has.
+func plain(w http.ResponseWriter, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte(text))
 }
 
 // Handler returns the handler:
 //
-//	GET /healthz, /readyz
 //	GET /api/v1/journal?after=SEQ&service=Service/NAMESPACE/NAME
 //	GET /api/v1/clusters/CLUSTER  what the member is told
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := o.Ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		}
-	})
 	mux.HandleFunc("GET /api/v1/journal", o.journal)
 	mux.HandleFunc("GET /api/v1/clusters/{cluster}", o.cluster)
 	return mux

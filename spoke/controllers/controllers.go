@@ -36,9 +36,11 @@ import (
 	"github.com/tailgate-project/tailgate/api/v1alpha1"
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/spoke"
+	"github.com/tailgate-project/tailgate/spoke/controllers/exportevent"
 	"github.com/tailgate-project/tailgate/spoke/controllers/route"
 	"github.com/tailgate-project/tailgate/spoke/controllers/routepolicy"
 	"github.com/tailgate-project/tailgate/spoke/controllers/service"
+	"github.com/tailgate-project/tailgate/spoke/controllers/serviceexport"
 	"github.com/tailgate-project/tailgate/spoke/controllers/tailscaleendpoints"
 	"github.com/tailgate-project/tailgate/spoke/controllers/tailscalegateway"
 	"github.com/tailgate-project/tailgate/spoke/controllers/vipservice"
@@ -70,8 +72,9 @@ type Controllers struct {
 	gateways *tailscalegateway.Reconciler
 	backends *tailscaleendpoints.Reconciler
 	routes   *route.Reconciler
-	// status, endpoints, policies and vips bring the events by which the spoke itself wakes the reconcilers.
-	status, endpoints, policies, vips chan event.GenericEvent
+	events   *exportevent.Reconciler
+	// status, endpoints, policies, vips, exports and told bring the events by which the spoke itself wakes the reconcilers.
+	status, endpoints, policies, vips, exports, told chan event.GenericEvent
 }
 
 // New returns the controllers for a cluster. It fails with [ErrMissingKind] where a CRD is not installed.
@@ -95,7 +98,7 @@ func New(cfg *rest.Config, s *spoke.Spoke, log *slog.Logger) (*Controllers, erro
 	c := &Controllers{
 		mgr: mgr, spoke: s, log: log,
 		status: make(chan event.GenericEvent), endpoints: make(chan event.GenericEvent), policies: make(chan event.GenericEvent),
-		vips: make(chan event.GenericEvent),
+		vips: make(chan event.GenericEvent), exports: make(chan event.GenericEvent), told: make(chan event.GenericEvent),
 	}
 	recorder := mgr.GetEventRecorder("tailgate-spoke")
 	record := func(o client.Object, reason, message string) {
@@ -109,9 +112,13 @@ func New(cfg *rest.Config, s *spoke.Spoke, log *slog.Logger) (*Controllers, erro
 	c.routes = &route.Reconciler{Client: mgr.GetClient(), Spoke: s}
 	policies := &routepolicy.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.policies}
 	vips := &vipservice.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.vips, Record: record}
+	exports := &serviceexport.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.exports}
+	c.events = &exportevent.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.told, Record: func(o client.Object, e exportevent.Event) {
+		recorder.Eventf(o, nil, e.Type, e.Reason, "Export", "%s", e.Message)
+	}}
 	for _, setup := range []func(ctrl.Manager) error{
 		c.services.SetupWithManager, c.gateways.SetupWithManager, c.backends.SetupWithManager, c.routes.SetupWithManager, policies.SetupWithManager,
-		vips.SetupWithManager,
+		vips.SetupWithManager, exports.SetupWithManager, c.events.SetupWithManager,
 	} {
 		if err := setup(mgr); err != nil {
 			return nil, fmt.Errorf("set up the controllers: %w", err)
@@ -196,7 +203,7 @@ func (c *Controllers) Prime(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return c.events.Begin(ctx)
 }
 
 // wake wakes the reconcilers whose objects may have to change because the spoke has.
@@ -245,8 +252,10 @@ func (c *Controllers) wakeAll(ctx context.Context) error {
 			return nil
 		}
 	}
-	if !send(ctx, c.vips, &corev1.Service{}) {
-		return nil
+	for _, all := range []chan event.GenericEvent{c.vips, c.exports, c.told} {
+		if !send(ctx, all, &corev1.Service{}) {
+			return nil
+		}
 	}
 	for i := range endpoints.Items {
 		if !send(ctx, c.endpoints, &endpoints.Items[i]) {

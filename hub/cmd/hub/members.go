@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 
 	apilink "github.com/tailgate-project/tailgate/api/link"
 	"github.com/tailgate-project/tailgate/api/v1alpha1"
@@ -14,10 +13,12 @@ import (
 	"github.com/tailgate-project/tailgate/hub/controllers/member"
 	"github.com/tailgate-project/tailgate/hub/link"
 	"github.com/tailgate-project/tailgate/hub/tailnet"
+	"github.com/tailgate-project/tailgate/hub/web"
 )
 
 // memberSink tells all who must know how a member's API server is.
 type memberSink struct {
+	metrics *web.Metrics
 	hub     *hub.Hub
 	members *member.Registry
 	exports *export.Controller
@@ -25,11 +26,13 @@ type memberSink struct {
 
 // APIState tells the hub, for its decisions, and the registry, for the status of the MemberCluster.
 func (s *memberSink) APIState(ctx context.Context, c federation.ClusterID, up bool, reason string) error {
+	s.metrics.APIChanged(c, up)
 	return errors.Join(s.hub.APIState(ctx, c, up, reason), s.members.APIState(ctx, c, up, reason))
 }
 
 // ClusterGone ends the member's exports.
 func (s *memberSink) ClusterGone(ctx context.Context, c federation.ClusterID) error {
+	s.metrics.Forget(c)
 	return s.exports.ClusterGone(ctx, c)
 }
 
@@ -37,6 +40,7 @@ func (s *memberSink) ClusterGone(ctx context.Context, c federation.ClusterID) er
 type linkMembers struct {
 	registry *member.Registry
 	hub      *hub.Hub
+	metrics  *web.Metrics
 }
 
 // Join admits a claim.
@@ -61,6 +65,7 @@ func (m linkMembers) Owns(c federation.ClusterID, stableID string) bool {
 
 // Connected is told when the link comes and goes.
 func (m linkMembers) Connected(ctx context.Context, c federation.ClusterID, up bool, reason string) {
+	m.metrics.LinkChanged(c, up)
 	m.registry.SetConnected(ctx, c, up, reason)
 }
 
@@ -93,16 +98,4 @@ func (p provider) minter(o options) func(context.Context, federation.ClusterID, 
 	return func(ctx context.Context, c federation.ClusterID, role string, replica uint32) (string, error) {
 		return p.mintKey(ctx, o, c, role, replica)
 	}
-}
-
-// readiness is what /readyz tells.
-type readiness struct{ done atomic.Bool }
-
-func (r *readiness) set() { r.done.Store(true) }
-
-func (r *readiness) get() error {
-	if !r.done.Load() {
-		return errors.New("the management cluster's objects are not read yet")
-	}
-	return nil
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -21,6 +20,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcsv1alpha1 "sigs.k8s.io/mcs-api/pkg/apis/v1alpha1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 	mcmanager "sigs.k8s.io/multicluster-runtime/pkg/manager"
 
 	"github.com/tailgate-project/tailgate/api/v1alpha1"
@@ -47,43 +48,68 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 		return fmt.Errorf("--status-addr: %w; name another address", err)
 	}
 	defer func() { err = errors.Join(err, ignoreClosed(status.Close())) }()
+	p := parts{log: log, metrics: web.NewMetrics(version()), ready: newReadiness(time.Now)}
+	p.front = newFront(p.ready, p.metrics, metrics.Registry)
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	g, ctx := errgroup.WithContext(ctx)
+	// Who asks hears what a hub waits for that has not come far yet.
+	g.Go(func() error {
+		return serveHTTP(ctx, &http.Server{Handler: p.front, ReadHeaderTimeout: 10 * time.Second}, status)
+	})
+	g.Go(func() error {
+		defer end()
+		return open(ctx, o, p)
+	})
+	return g.Wait()
+}
+
+// open opens what the hub stands on, and runs it.
+func open(ctx context.Context, o options, p parts) (err error) {
 	if err := os.MkdirAll(o.stateDir, 0o700); err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
-	db, err := o.openStore(ctx, log)
+	p.ready.wait("the store is being opened")
+	db, err := o.openStore(ctx, p.log, p.ready)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	config, err := restConfig(o.kubeconfig)
-	if err != nil {
+	p.db = meteredStore{db, p.metrics, p.ready}
+	if p.config, err = restConfig(o.kubeconfig); err != nil {
 		return err
 	}
 	key, err := o.joinKey()
 	if err != nil {
 		return err
 	}
-	node, err := tailnet.Join(ctx, tailnet.NodeOptions{
-		Dir: o.nodeDir(), Hostname: o.hostname, AuthKey: key, ControlURL: o.controlURL, Log: log,
+	p.ready.wait("the tailnet is being joined as %s", o.hostname)
+	p.node, err = tailnet.Join(ctx, tailnet.NodeOptions{
+		Dir: o.nodeDir(), Hostname: o.hostname, AuthKey: key, ControlURL: o.controlURL, Log: p.log,
 	})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, node.Close()) }()
-	spokes, err := node.Listen("tcp", fmt.Sprintf(":%d", o.linkPort))
+	defer func() { err = errors.Join(err, p.node.Close()) }()
+	spokes, err := p.node.Listen("tcp", fmt.Sprintf(":%d", o.linkPort))
 	if err != nil {
 		return fmt.Errorf("--link-port: %w", err)
 	}
-	return assemble(ctx, o, parts{log: log, db: db, config: config, node: node, status: status, spokes: spokes})
+	p.spokes = meteredListener{spokes, p.metrics}
+	p.ready.wait("the management cluster's objects are being read")
+	return assemble(ctx, o, p)
 }
 
 // parts are what the hub stands on.
 type parts struct {
-	log            *slog.Logger
-	db             store.Store
-	config         *rest.Config
-	node           *tailnet.Node
-	status, spokes net.Listener
+	log     *slog.Logger
+	metrics *web.Metrics
+	ready   *readiness
+	front   *front
+	db      store.Store
+	config  *rest.Config
+	node    *tailnet.Node
+	spokes  net.Listener
 }
 
 // assemble joins the loop with its adapters. It reads like the drawing in the README.
@@ -92,7 +118,7 @@ func assemble(ctx context.Context, o options, p parts) error {
 	if err != nil {
 		return err
 	}
-	sink := &memberSink{}
+	sink := &memberSink{metrics: p.metrics}
 	provided := clusters.New(clusters.Options{
 		Scheme: scheme, Sink: sink, Log: p.log,
 		Dial: func(ctx context.Context, m clusters.Member) (net.Conn, error) {
@@ -106,6 +132,7 @@ func assemble(ctx context.Context, o options, p parts) error {
 	local := mgr.GetLocalManager()
 	tailnets := tailnetcontroller.New(tailnetcontroller.Options{
 		Client: local.GetClient(), Reader: local.GetAPIReader(), Namespace: o.namespace, Federation: o.federation, APIURL: o.apiURL,
+		Transport: newAdminTransport(p.metrics),
 	})
 	vips := provider{tailnets: tailnets}
 	fallback := policy.Default()
@@ -114,7 +141,7 @@ func assemble(ctx context.Context, o options, p parts) error {
 		return fmt.Errorf("--grace, --failback-delay: %w", err)
 	}
 	h, err := hub.New(ctx, hub.Config{
-		Store: p.db, Provider: vips, Log: p.log,
+		Store: p.db, Provider: meteredProvider{vips, p.metrics}, Log: p.log,
 		Decisions: coordinator.Config{Fallback: fallback, VIPs: vip.Options{Quarantine: o.quarantine}},
 	})
 	if err != nil {
@@ -130,16 +157,15 @@ func assemble(ctx context.Context, o options, p parts) error {
 		return fmt.Errorf("controllers: %w", err)
 	}
 	server := link.New(link.Options{
-		Hub: h, Members: linkMembers{registry: members, hub: h}, WhoIs: whoIs(p.node), SpokeTag: o.spokeTag, ProxyTag: o.proxyTag, ControlURL: o.controlURL, Log: p.log,
-		MintKey: vips.minter(o),
+		Hub: meteredHub{h, p.metrics}, Members: linkMembers{registry: members, hub: h, metrics: p.metrics}, WhoIs: whoIs(p.node), SpokeTag: o.spokeTag,
+		ProxyTag: o.proxyTag, ControlURL: o.controlURL, Log: p.log, MintKey: vips.minter(o),
 	})
-	ready := &readiness{}
-	pages := &http.Server{Handler: handler(h, p, ready), ReadHeaderTimeout: 10 * time.Second}
+	p.metrics.Ask(h.Stats)
+	p.front.serve(web.Handler(web.Options{Hub: h, Journal: p.db, Log: p.log}))
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.Run(ctx) })
 	g.Go(func() error { return mgr.Start(ctx) })
-	g.Go(func() error { return serveHTTP(ctx, pages, p.status) })
 	g.Go(func() error {
 		// The members' spokes are served once their MemberClusters can be read.
 		if !local.GetCache().WaitForCacheSync(ctx) {
@@ -155,18 +181,11 @@ func assemble(ctx context.Context, o options, p parts) error {
 		if err := h.Expect(ctx, accepted); err != nil {
 			return nil // ctx ended
 		}
-		ready.set()
+		p.ready.serving()
 		p.log.Info("the hub serves its spokes", "addrs", p.node.Addrs(), "port", o.linkPort, "epoch", h.Epoch())
 		return server.Serve(ctx, p.spokes)
 	})
 	return g.Wait()
-}
-
-func handler(h *hub.Hub, p parts, ready *readiness) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
-	mux.Handle("/", web.Handler(web.Options{Hub: h, Journal: p.db, Ready: ready.get, Log: p.log}))
-	return mux
 }
 
 func serveHTTP(ctx context.Context, srv *http.Server, ln net.Listener) error {
@@ -180,7 +199,7 @@ func serveHTTP(ctx context.Context, srv *http.Server, ln net.Listener) error {
 
 func newScheme() (*runtime.Scheme, error) {
 	s := runtime.NewScheme()
-	return s, errors.Join(clientgoscheme.AddToScheme(s), gatewayv1.Install(s), v1alpha1.AddToScheme(s))
+	return s, errors.Join(clientgoscheme.AddToScheme(s), gatewayv1.Install(s), mcsv1alpha1.Install(s), mcsv1beta1.Install(s), v1alpha1.AddToScheme(s))
 }
 
 // restConfig is the management cluster's. Its client does not limit itself: the API server's fairness does.

@@ -35,7 +35,7 @@ func (e *etcdOptions) addTo(f *pflag.FlagSet) {
 func (o options) storeFile() string { return filepath.Join(o.stateDir, "hub.db") }
 
 // openStore opens the store that the flags name. Of several hubs on one etcd, it waits until this one leads.
-func (o options) openStore(ctx context.Context, log *slog.Logger) (store.Store, error) {
+func (o options) openStore(ctx context.Context, log *slog.Logger, ready *readiness) (store.Store, error) {
 	if len(o.etcd.endpoints) == 0 {
 		return bolt.Open(o.storeFile(), bolt.Options{})
 	}
@@ -45,6 +45,9 @@ func (o options) openStore(ctx context.Context, log *slog.Logger) (store.Store, 
 	}
 	return etcd.Open(ctx, etcd.Options{
 		Endpoints: o.etcd.endpoints, Prefix: o.etcd.prefix, TLS: tls, Username: o.etcd.username, PasswordFile: o.etcd.passwordFile, Log: log,
-		Waiting: func(leader string) { log.Info("another hub leads, this one waits", "leader", leader) },
+		Waiting: func(leader string) {
+			log.Info("another hub leads, this one waits", "leader", leader)
+			ready.wait("another hub leads: %s; this one waits", leader)
+		},
 	})
 }

@@ -127,7 +127,11 @@ func (c *Controller) exportsOfService(ctx context.Context, req mcreconcile.Reque
 	if err != nil {
 		return nil, err
 	}
-	x, ok := planService(federation.ClusterID(req.ClusterName), gateways, svc, endpoints)
+	exported, err := c.hasServiceExport(ctx, member{cl, req.ClusterName}, req.NamespacedName)
+	if err != nil {
+		return nil, err
+	}
+	x, ok := planService(federation.ClusterID(req.ClusterName), gateways, offer{service: svc, slices: endpoints, exported: exported})
 	if !ok {
 		return nil, nil
 	}

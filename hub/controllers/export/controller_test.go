@@ -24,6 +24,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcsv1alpha1 "sigs.k8s.io/mcs-api/pkg/apis/v1alpha1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 	mcmanager "sigs.k8s.io/multicluster-runtime/pkg/manager"
 
 	"github.com/tailgate-project/tailgate/api/v1alpha1"
@@ -48,6 +50,7 @@ func TestController(t *testing.T) {
 	f.testOneSliceOneExport(t)
 	f.testListeners(t)
 	f.testOutside(t)
+	f.testServiceExports(t)
 	f.testLeave(t)
 	f.testDeletedWhileAway(t)
 }
@@ -64,7 +67,7 @@ func start(t *testing.T) *fixture {
 	t.Helper()
 	api := controlplane.ForTest(t)
 	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), gatewayv1.Install(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), gatewayv1.Install(scheme), mcsv1alpha1.Install(scheme), mcsv1beta1.Install(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
 	f := &fixture{api: api, sink: &sink{exports: map[federation.ExportKey]federation.Export{}, changed: make(chan struct{}, 1)}}

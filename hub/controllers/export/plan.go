@@ -24,22 +24,43 @@ const (
 // systemNamespaces hold what no wildcard should bring to a tailnet by accident.
 var systemNamespaces = []string{"kube-system", "envoy-gateway-system", "tailgate-system"}
 
+// offer is a Service with what counts for its export.
+type offer struct {
+	service *corev1.Service
+	slices  []discoveryv1.EndpointSlice
+	// exported is set where there is a ServiceExport of its name.
+	exported bool
+	says     v1alpha1.ServiceAnnotations
+}
+
+// explicit reports whether somebody asks for the export of this one Service, and not by a pattern for many.
+func (o offer) explicit() bool {
+	return o.exported || o.says.Expose != nil && *o.says.Expose
+}
+
+// refused reports whether its owner does not want it exported. A ServiceExport says more than the annotation.
+func (o offer) refused() bool {
+	return !o.exported && o.says.Expose != nil && !*o.says.Expose
+}
+
 // planService returns what a Service is exported as, if it is. A cluster exports a Service once: on the first tailnet,
 // by age of the TailscaleGateways and then by their order, that selects it.
-func planService(cluster federation.ClusterID, gateways []v1alpha1.TailscaleGateway, svc *corev1.Service, slices []discoveryv1.EndpointSlice) (federation.Export, bool) {
+func planService(cluster federation.ClusterID, gateways []v1alpha1.TailscaleGateway, o offer) (federation.Export, bool) {
+	svc := o.service
+	o.says, _ = v1alpha1.ReadServiceAnnotations(svc.Annotations) // what makes no sense, the spoke tells
 	ports := servicePorts(svc)
-	if len(ports) == 0 || !exportable(svc) {
+	if len(ports) == 0 || !exportable(o) {
 		return federation.Export{}, false
 	}
-	tailnet, ok := selectTailnet(gateways, svc)
+	tailnet, ok := selectTailnet(gateways, o)
 	if !ok {
 		return federation.Export{}, false
 	}
-	ready, all := count(slices)
+	ready, all := count(o.slices)
 	return federation.Export{
 		Key:     federation.ExportKey{Cluster: cluster, Service: federation.Service(svc.Namespace, svc.Name)},
 		Tailnet: tailnet.Name, TailnetRef: tailnet.TailscaleTailnetRef.Name, Ports: ports, Ready: ready, Desired: all,
-		Labels: svc.Labels, Federated: svc.Annotations[v1alpha1.AnnotationFederatedVIP] == "true",
+		Labels: svc.Labels, Federated: o.says.FederatedVIP, Weight: o.says.Weight, ClusterPinned: o.says.ClusterPinned,
 	}, true
 }
 
@@ -84,18 +105,23 @@ func effective(gateways []v1alpha1.TailscaleGateway) []v1alpha1.TailscaleGateway
 	})
 }
 
-// exportable reports whether a Service can have a VIP at all and does not refuse it.
-func exportable(svc *corev1.Service) bool {
+// exportable reports whether a Service can have a VIP at all and does not refuse it. A headless one must ask for it: a
+// pattern that selects a workload's Service mostly selects the headless one beside it as well, which says the same twice.
+func exportable(o offer) bool {
+	svc := o.service
 	return svc.DeletionTimestamp.IsZero() &&
 		svc.Spec.Type != corev1.ServiceTypeExternalName &&
-		svc.Spec.ClusterIP != corev1.ClusterIPNone &&
-		svc.Annotations[v1alpha1.AnnotationExpose] != "false" &&
-		svc.Labels[v1alpha1.LabelVIPService] != "true"
+		(svc.Spec.ClusterIP != corev1.ClusterIPNone || o.explicit()) &&
+		svc.Labels[v1alpha1.LabelVIPService] != "true" &&
+		!o.refused()
 }
 
-// selectTailnet returns the tailnet that a Service is exported on. One that asks for a VIP by its annotation gets it on
-// the first tailnet of its own namespace or, where there is none, of the cluster.
-func selectTailnet(gateways []v1alpha1.TailscaleGateway, svc *corev1.Service) (v1alpha1.TailnetConfig, bool) {
+// selectTailnet returns the tailnet that a Service is exported on: the first that selects it, so that a VIP stays where it
+// is when somebody asks for it by name as well. One that asks for a VIP by its annotation gets it on the first tailnet
+// of its own namespace or, where there is none, of the cluster; one with a ServiceExport on the first of the cluster:
+// who may create those need not know who joins the cluster to what.
+func selectTailnet(gateways []v1alpha1.TailscaleGateway, o offer) (v1alpha1.TailnetConfig, bool) {
+	svc := o.service
 	all := effective(gateways)
 	for _, g := range all {
 		for _, t := range g.Spec.Tailnets {
@@ -104,12 +130,14 @@ func selectTailnet(gateways []v1alpha1.TailscaleGateway, svc *corev1.Service) (v
 			}
 		}
 	}
-	if svc.Annotations[v1alpha1.AnnotationExpose] != "true" {
+	if !o.explicit() {
 		return v1alpha1.TailnetConfig{}, false
 	}
-	slices.SortStableFunc(all, func(a, b v1alpha1.TailscaleGateway) int {
-		return distance(a, svc) - distance(b, svc)
-	})
+	if o.says.Expose != nil && *o.says.Expose {
+		slices.SortStableFunc(all, func(a, b v1alpha1.TailscaleGateway) int {
+			return distance(a, svc) - distance(b, svc)
+		})
+	}
 	for _, g := range all {
 		if len(g.Spec.Tailnets) > 0 {
 			return g.Spec.Tailnets[0], true

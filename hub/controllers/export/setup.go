@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
@@ -86,7 +87,7 @@ func options(mgr mcmanager.Manager) controller.TypedOptions[mcreconcile.Request]
 }
 
 func (c *Controller) addServices(mgr mcmanager.Manager) error {
-	built, err := mcbuilder.ControllerManagedBy(mgr).
+	b := mcbuilder.ControllerManagedBy(mgr).
 		Named("export-service").
 		WithOptions(options(mgr)).
 		For(&corev1.Service{}).
@@ -102,8 +103,9 @@ func (c *Controller) addServices(mgr mcmanager.Manager) error {
 		}), c.servedOnly(tailscaleGatewayKind), onSpecChange).
 		Watches(&v1alpha1.TailscaleEndpoints{}, mapped(func(_ context.Context, _ member, o client.Object) []types.NamespacedName {
 			return outsideNames(o.(*v1alpha1.TailscaleEndpoints))
-		}), c.servedOnly(tailscaleEndpointsKind), onChange).
-		Build(mcreconcile.Func(c.reconcileService))
+		}), c.servedOnly(tailscaleEndpointsKind), onChange)
+	c.watchServiceExports(b)
+	built, err := b.Build(mcreconcile.Func(c.reconcileService))
 	if err != nil {
 		return err
 	}
@@ -134,6 +136,11 @@ var onChange = mcbuilder.WithPredicates(predicate.Or(
 
 // onSpecChange leaves out the writes of a status, which others make often.
 var onSpecChange = mcbuilder.WithPredicates(predicate.GenerationChangedPredicate{})
+
+// onDeletion leaves out all updates but that by which a deletion begins: that an object is there is all it says.
+var onDeletion = mcbuilder.WithPredicates(predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+	return e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
+}})
 
 // servedOnly keeps a controller from watching a kind where it is not served.
 func (c *Controller) servedOnly(kind schema.GroupVersionKind) mcbuilder.EngageOptions {

@@ -68,7 +68,7 @@ func encodeExport(s failover.Saved) (Object, error) {
 	m := &pb.Export{
 		Cluster: w.cluster(x.Key.Cluster), Kind: kind, Namespace: namespace, Name: name, Tailnet: x.Tailnet, TailnetRef: x.TailnetRef,
 		Ports: w.ports(x.Ports), Ready: int64(x.Ready), Desired: int64(x.Desired), Labels: w.labels(x.Labels), Federated: x.Federated,
-		Subject: w.subject(s.SavedSubject),
+		Subject: w.subject(s.SavedSubject), Weight: x.Weight, ClusterPinned: x.ClusterPinned,
 	}
 	return w.done(Export, x.Key.String(), m)
 }
@@ -84,6 +84,7 @@ func decodeExport(o Object, known words) (failover.Saved, error) {
 			Key:     federation.ExportKey{Cluster: r.cluster(m.GetCluster()), Service: r.serviceParts(m.GetKind(), m.GetNamespace(), m.GetName())},
 			Tailnet: r.share(m.GetTailnet()), TailnetRef: r.share(m.GetTailnetRef()), Ports: r.ports(m.GetPorts()),
 			Ready: int(m.GetReady()), Desired: int(m.GetDesired()), Labels: r.labels(m.GetLabels()), Federated: m.GetFederated(),
+			Weight: m.GetWeight(), ClusterPinned: m.GetClusterPinned(),
 		},
 		SavedSubject: r.subject(m.GetSubject()),
 	}
