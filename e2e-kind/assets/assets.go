@@ -1,5 +1,5 @@
-// Package assets finds the programs that the tests and the demo start: etcd, kube-apiserver, kubectl and envoy-gateway. The
-// script build beside it, run by `make assets`, puts them into a cache; environment variables name others. It is test
+// Package assets finds the programs that the tests and the demo start: etcd, kube-apiserver, kubectl, kube-controller-manager
+// and envoy-gateway. The script build beside it, run by `make assets`, puts them into a cache; environment variables name others. It is test
 // equipment.
 package assets
 
@@ -17,6 +17,9 @@ const (
 	KubebuilderEnv = "KUBEBUILDER_ASSETS"
 	// EnvoyGatewayEnv names an envoy-gateway program.
 	EnvoyGatewayEnv = "ENVOY_GATEWAY_BIN"
+	// ControllerManagerEnv names a kube-controller-manager program. It has a variable of its own because a directory for
+	// envtest has none.
+	ControllerManagerEnv = "KUBE_CONTROLLER_MANAGER_BIN"
 	// CacheEnv names the cache; by default it is tailgate in the user's cache directory.
 	CacheEnv = "TAILGATE_CACHE"
 )
@@ -66,6 +69,15 @@ func FindControlPlane(ctx context.Context) (Paths, error) {
 		return Paths{}, err
 	}
 	return p, nil
+}
+
+// FindControllerManager finds kube-controller-manager, which only few tests want.
+func FindControllerManager() (string, error) {
+	path, err := orCached(ControllerManagerEnv, "bin/kube-controller-manager")
+	if err != nil {
+		return "", err
+	}
+	return path, executable(path, ControllerManagerEnv)
 }
 
 func findEnvoyGateway() (string, error) {
