@@ -64,6 +64,8 @@ type Options struct {
 	Outside []string
 	// OAuth is the hub's OAuth client, one of the lab's own by default.
 	OAuth tailnet.OAuthClient
+	// AdminLatency is how long each answer of the tailnet's admin API takes.
+	AdminLatency time.Duration
 	// FailbackDelay is the hub's.
 	FailbackDelay time.Duration
 	// Progress hears of every step that is done.
@@ -134,7 +136,7 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	start := time.Now()
 	l.tailnet, err = tailnet.New(tailnet.Options{
 		Addr: netip.AddrPortFrom(l.fabric.Addr(), tailnetPort).String(), DERPIP: l.fabric.Addr(),
-		Policy: policy, OAuthClients: []tailnet.OAuthClient{o.OAuth},
+		Policy: policy, OAuthClients: []tailnet.OAuthClient{o.OAuth}, AdminLatency: o.AdminLatency,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start the tailnet: %w", err)
@@ -197,6 +199,12 @@ func (l *Lab) Status(name string) string {
 func (l *Lab) MintKey(tag string) (string, error) {
 	return l.tailnet.MintKey(tailnet.KeyOptions{Tags: []string{tag}, Reusable: true, Preauthorized: true})
 }
+
+// VIPs are the tailnet's services.
+func (l *Lab) VIPs() []tailnet.ServiceInfo { return l.tailnet.Services() }
+
+// AdminRequests counts the requests to the tailnet's admin API, by method and path.
+func (l *Lab) AdminRequests() map[string]int { return l.tailnet.Requests() }
 
 // ControlURL is the tailnet's.
 func (l *Lab) ControlURL() string { return l.tailnet.URL() }

@@ -69,6 +69,9 @@ type Options struct {
 	OAuthClients []OAuthClient
 	// APIKey may do everything in the admin API. The default is none.
 	APIKey string
+	// AdminLatency is how long each answer of the admin API takes. The default
+	// is none.
+	AdminLatency time.Duration
 	// FailoverAfter is how long the primary host of a service may be
 	// offline until another one takes over. The default is
 	// DefaultFailoverAfter, as in production.
@@ -176,7 +179,7 @@ func (t *Tailnet) Ready() <-chan struct{} { return t.ready }
 func (t *Tailnet) Run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", t.control)
-	mux.Handle("/api/v2/", t.api)
+	mux.Handle("/api/v2/", t.late(t.api))
 	t.routeConsole(mux)
 	g, ctx := errgroup.WithContext(ctx)
 	server := &http.Server{
@@ -199,6 +202,19 @@ func (t *Tailnet) Run(ctx context.Context) error {
 	// Connections queue up in the listener until Serve takes them.
 	close(t.ready)
 	return g.Wait()
+}
+
+// late answers after the admin API's latency.
+func (t *Tailnet) late(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		timer := time.NewTimer(t.opts.AdminLatency)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			next.ServeHTTP(w, r)
+		case <-r.Context().Done():
+		}
+	})
 }
 
 // RejectNext makes the admin API answer the next n requests whose path matches

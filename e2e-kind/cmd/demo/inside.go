@@ -38,7 +38,7 @@ func inside(ctx context.Context, o options) (status int, err error) {
 		isReal = false
 	}
 	p := newPrinter(os.Stdout)
-	if o.bench {
+	if o.bench || o.scale > 0 {
 		p = newPrinter(os.Stderr) // standard output is for the measurements alone
 	}
 	p.head("Starting a federation: a management cluster, three members, one tailnet")
@@ -47,13 +47,17 @@ func inside(ctx context.Context, o options) (status int, err error) {
 	}
 	start, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	l, err := lab.Start(start, lab.Options{
+	options := lab.Options{
 		Dir:      filepath.Join(dir, "run"),
 		Programs: lab.Programs{Hub: bin("hub"), Spoke: bin("spoke"), Webapp: bin("webapp"), Envoy: envoy},
 		CRDs:     crds, Members: members, Workload: []string{"cluster2", "cluster3"},
 		FailbackDelay: delay, Progress: p.step,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-	})
+	}
+	if o.scale > 0 {
+		options.Members, options.Workload, options.Standalone, options.AdminLatency = []string{alone}, []string{alone}, true, adminLatency
+	}
+	l, err := lab.Start(start, options)
 	if err != nil {
 		return 1, err
 	}
@@ -61,6 +65,10 @@ func inside(ctx context.Context, o options) (status int, err error) {
 		p.head("Stopping")
 		err = errors.Join(err, l.Close())
 	}()
+	if o.scale > 0 {
+		s := &scaling{lab: l, printer: p, services: o.scale, idle: o.idle, dir: filepath.Join(dir, "run")}
+		return 0, s.run(ctx)
+	}
 	if o.bench {
 		return 0, bench(ctx, l, p, dir)
 	}

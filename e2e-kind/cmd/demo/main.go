@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,8 @@ const relaysEnv = "TAILGATE_DEMO_RELAYS"
 type options struct {
 	keep  bool
 	bench bool
+	scale int
+	idle  time.Duration
 	dir   string
 	crds  string
 }
@@ -39,6 +42,8 @@ func main() {
 	var o options
 	flag.BoolVar(&o.keep, "keep", false, "leave the federation running until Ctrl-C, and say how to reach it")
 	flag.BoolVar(&o.bench, "bench", false, "measure how fast an endpoint's change reaches another cluster's Envoy, instead")
+	flag.IntVar(&o.scale, "scale", 0, "measure a cluster that exposes so many Services, instead")
+	flag.DurationVar(&o.idle, "idle", time.Minute, "with --scale, how long to watch the federation do nothing")
 	flag.StringVar(&o.dir, "dir", ".demo", "`directory` for the result; what runs is in its directory run, and in bin are the programs")
 	flag.StringVar(&o.crds, "crds", "deploy/crds", "`directory` of the CRDs")
 	flag.Parse()
