@@ -48,7 +48,7 @@ func live(t *testing.T, p certs.Pair) *certs.Live {
 
 func (w *wire) options(t *testing.T) extension.Options {
 	return extension.Options{
-		TLS: certs.ServerConfig(live(t, w.bundle.Server), func() *x509.CertPool { return w.pool }),
+		TLS: certs.ServerConfig(live(t, w.bundle.Server), func() *x509.CertPool { return w.pool }, ""),
 		Listen: func(context.Context) (net.Listener, error) {
 			close(w.opened)
 			return w.lis, nil

@@ -41,19 +41,25 @@ type Bundle struct {
 	CA Pair
 	// Trust are the CA certificates that verify leaves: the CA's and, after a change of CA, the one before.
 	Trust []byte
-	// Server is for the hook server and the endpoint discovery server, Client for Envoy Gateway.
-	Server, Client Pair
+	// Server is for the hook server and the endpoint discovery server, Client for Envoy Gateway, and Proxy for the proxies,
+	// which are clients of another server that shows Server as well.
+	Server, Client, Proxy Pair
 }
+
+// ClientName is the DNS name in Envoy Gateway's certificate.
+const ClientName = "envoy-gateway"
 
 // Names are the names that the server is called by.
 type Names struct {
 	// DNS must hold the host name in Envoy Gateway's settings and the SNI of the bootstrap.
 	DNS []string
 	IPs []net.IP
+	// Proxy is what the proxies' certificate calls them; where it is empty they get none.
+	Proxy string
 }
 
 // Renew returns the bundle with everything that is missing, unreadable, too old or not for these names made anew,
-// and whether anything was. The zero bundle becomes a whole one. Names must not be empty.
+// and whether anything was. The zero bundle becomes a whole one. The server's names must not be empty.
 func Renew(b Bundle, names Names, now time.Time) (Bundle, bool, error) {
 	if len(names.DNS) == 0 && len(names.IPs) == 0 {
 		return b, false, errors.New("issue server certificate: no DNS name or IP address is given")
@@ -83,11 +89,15 @@ func Renew(b Bundle, names Names, now time.Time) (Bundle, bool, error) {
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		}},
 		{&b.Client, x509.Certificate{
-			Subject: pkix.Name{CommonName: "tailgate-envoy-gateway"}, DNSNames: []string{"envoy-gateway"},
+			Subject: pkix.Name{CommonName: "tailgate-envoy-gateway"}, DNSNames: []string{ClientName},
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		}},
+		{&b.Proxy, x509.Certificate{
+			Subject: pkix.Name{CommonName: names.Proxy}, DNSNames: []string{names.Proxy},
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		}},
 	} {
-		if good(*leaf.pair, leaf.request, ca, now) {
+		if good(*leaf.pair, leaf.request, ca, now) || leaf.pair == &b.Proxy && names.Proxy == "" {
 			continue
 		}
 		if *leaf.pair, err = issue(ca, leaf.request, now); err != nil {
@@ -96,21 +106,6 @@ func Renew(b Bundle, names Names, now time.Time) (Bundle, bool, error) {
 		changed = true
 	}
 	return b, changed, nil
-}
-
-// RenewAt returns when the bundle has to be renewed next: the earliest of its certificates' times.
-func RenewAt(b Bundle) (time.Time, error) {
-	var at time.Time
-	for _, p := range []Pair{b.CA, b.Server, b.Client} {
-		k, err := parse(p)
-		if err != nil {
-			return time.Time{}, err
-		}
-		if t := dueAt(k.cert); at.IsZero() || t.Before(at) {
-			at = t
-		}
-	}
-	return at, nil
 }
 
 // Pool returns the certificates of PEM as a pool.

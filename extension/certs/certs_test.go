@@ -16,7 +16,7 @@ import (
 
 var (
 	start = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	names = certs.Names{DNS: []string{"tailgate-eds", "spoke.tailgate.svc"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	names = certs.Names{DNS: []string{"tailgate-eds", "spoke.tailgate.svc"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Proxy: "a-proxy"}
 )
 
 func renew(t *testing.T, b certs.Bundle, n certs.Names, now time.Time) (certs.Bundle, bool) {
@@ -45,15 +45,15 @@ func TestRenew(t *testing.T) {
 		change         func(certs.Bundle) certs.Bundle
 		names          certs.Names
 		after          time.Duration
-		ca, server, cl bool // which are new
+		ca, server, cl bool // which are new; of the proxies the client's says it as well
 	}{
 		{name: "nothing-to-do"},
 		{name: "just-before-two-thirds", after: certs.LeafLifetime/3*2 - time.Hour},
 		{name: "leaves-after-two-thirds", after: certs.LeafLifetime / 3 * 2, server: true, cl: true},
 		{name: "ca-after-two-thirds", after: certs.CALifetime / 3 * 2, ca: true, server: true, cl: true},
 		{name: "clock-before-issue", after: -time.Hour, ca: true, server: true, cl: true},
-		{name: "other-names", names: certs.Names{DNS: []string{"tailgate-eds"}}, server: true},
-		{name: "client-lost", change: func(b certs.Bundle) certs.Bundle { b.Client = certs.Pair{}; return b }, cl: true},
+		{name: "other-names", names: certs.Names{DNS: []string{"tailgate-eds"}, Proxy: names.Proxy}, server: true},
+		{name: "client-lost", change: func(b certs.Bundle) certs.Bundle { b.Client = certs.Pair{}; b.Proxy = certs.Pair{}; return b }, cl: true},
 		{name: "server-broken", change: func(b certs.Bundle) certs.Bundle { b.Server.Key = []byte("x"); return b }, server: true},
 		{name: "ca-lost", change: func(b certs.Bundle) certs.Bundle { b.CA = certs.Pair{}; return b }, ca: true, server: true, cl: true},
 	} {
@@ -73,7 +73,7 @@ func TestRenew(t *testing.T) {
 				what     string
 				old, new certs.Pair
 				want     bool
-			}{{"ca", whole.CA, got.CA, tc.ca}, {"server", whole.Server, got.Server, tc.server}, {"client", whole.Client, got.Client, tc.cl}} {
+			}{{"ca", whole.CA, got.CA, tc.ca}, {"server", whole.Server, got.Server, tc.server}, {"client", whole.Client, got.Client, tc.cl}, {"proxy", whole.Proxy, got.Proxy, tc.cl}} {
 				if isNew := !bytes.Equal(c.old.Cert, c.new.Cert); isNew != c.want {
 					t.Errorf("%s new: got %v, want %v", c.what, isNew, c.want)
 				}
@@ -82,7 +82,7 @@ func TestRenew(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, p := range []certs.Pair{got.Server, got.Client} {
+			for _, p := range []certs.Pair{got.Server, got.Client, got.Proxy} {
 				if _, err := leaf(t, p).Verify(x509.VerifyOptions{Roots: pool, CurrentTime: start.Add(tc.after), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
 					t.Error(err)
 				}
@@ -124,12 +124,11 @@ func TestShape(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	at, err := certs.RenewAt(b)
-	if err != nil || at.Before(start.Add(59*24*time.Hour)) || at.After(start.Add(60*24*time.Hour)) {
-		t.Errorf("renew at %v, %v", at, err)
-	}
 	if _, _, err := certs.Renew(certs.Bundle{}, certs.Names{}, start); err == nil {
 		t.Error("a server without a name was issued")
+	}
+	if b, _ := renew(t, certs.Bundle{}, certs.Names{DNS: names.DNS}, start); b.Proxy.Cert != nil {
+		t.Error("proxies without a name got a certificate")
 	}
 }
 
@@ -151,7 +150,7 @@ func TestHandshake(t *testing.T) {
 	}
 	server := set(b.Server)
 	clients := pool
-	serverConfig := certs.ServerConfig(server, func() *x509.CertPool { return clients })
+	serverConfig := certs.ServerConfig(server, func() *x509.CertPool { return clients }, certs.ClientName)
 	shake := func(client *tls.Config) (*x509.Certificate, error) {
 		a, z := net.Pipe()
 		defer a.Close()
@@ -181,6 +180,9 @@ func TestHandshake(t *testing.T) {
 	}
 	if _, err := shake(certs.ClientConfig(set(stranger.Client), "tailgate-eds", pool)); err == nil {
 		t.Error("a client of another CA got in")
+	}
+	if _, err := shake(certs.ClientConfig(set(b.Proxy), "tailgate-eds", pool)); err == nil {
+		t.Error("a proxy got in where Envoy Gateway is expected")
 	}
 	if _, err := shake(&tls.Config{RootCAs: pool, ServerName: "tailgate-eds"}); err == nil {
 		t.Error("a client without a certificate got in")

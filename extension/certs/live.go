@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
+	"slices"
 	"sync/atomic"
 )
 
@@ -33,8 +35,9 @@ func (l *Live) get() (*tls.Certificate, error) {
 }
 
 // ServerConfig returns settings of a gRPC server that shows the certificate and lets in only clients whose
-// certificates one of the pool's CAs has signed. The pool is asked for at each handshake; nil lets nobody in.
-func ServerConfig(cert *Live, clientCAs func() *x509.CertPool) *tls.Config {
+// certificates one of the pool's CAs has signed for the client's DNS name; an empty name stands for any. The pool is asked
+// for at each handshake; nil lets nobody in.
+func ServerConfig(cert *Live, clientCAs func() *x509.CertPool, client string) *tls.Config {
 	base := &tls.Config{
 		MinVersion:     tls.VersionTLS13,
 		NextProtos:     []string{"h2"},
@@ -43,6 +46,14 @@ func ServerConfig(cert *Live, clientCAs func() *x509.CertPool) *tls.Config {
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert.get() },
 		// A resumed session would not be checked against a CA that was taken away.
 		SessionTicketsDisabled: true,
+	}
+	if client != "" {
+		base.VerifyConnection = func(state tls.ConnectionState) error {
+			if names := state.PeerCertificates[0].DNSNames; !slices.Contains(names, client) {
+				return fmt.Errorf("a certificate for %q: want one for %s", names, client)
+			}
+			return nil
+		}
 	}
 	base.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		c := base.Clone()

@@ -125,7 +125,7 @@ func (w *world) startHooks(snap extension.Snapshot) map[string]any {
 	live := new(certs.Live)
 	w.must(live.Set(bundle.Server))
 	w.hooks, err = extension.NewServer(extension.Options{
-		TLS: certs.ServerConfig(live, func() *x509.CertPool { return pool }),
+		TLS: certs.ServerConfig(live, func() *x509.CertPool { return pool }, ""),
 		Listen: func(ctx context.Context) (net.Listener, error) {
 			var c net.ListenConfig
 			return c.Listen(ctx, "tcp", netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), hooksPort).String())

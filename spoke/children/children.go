@@ -4,15 +4,14 @@ package children
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,23 +23,16 @@ import (
 	"github.com/tailgate-project/tailgate/spoke"
 )
 
-// AuthKeyEnv is the environment variable that carries a proxy's auth key: arguments can be read by everybody.
-const AuthKeyEnv = "TS_AUTHKEY"
+// secrets are the environment variables that may carry a key of the spoke's own. It is not for its proxies, which ask for
+// theirs.
+var secrets = []string{"TS_AUTHKEY", "TS_AUTH_KEY", "TAILGATE_JOIN_KEY"}
 
 const (
 	restartMin = 200 * time.Millisecond
 	restartMax = 10 * time.Second
 	// settled is how long a proxy must have run for its next end to be an accident and not its state.
 	settled = 10 * time.Second
-	// nodeState is the file of a tailnet node that has an identity.
-	nodeState = "tailscaled.state"
 )
-
-// Key is what a proxy needs to join the tailnet.
-type Key struct {
-	AuthKey, ControlURL string
-	Tags                []string
-}
 
 // Options are what the proxies need.
 type Options struct {
@@ -54,8 +46,6 @@ type Options struct {
 	Socket   string
 	// ControlURL is for a proxy that joined before; a key brings its own.
 	ControlURL string
-	// Key asks for an auth key. It is asked for a proxy that has no identity yet, or that ended soon after its start.
-	Key func(ctx context.Context, r spoke.Role, replica uint32) (Key, error)
 	// DrainTimeout is how long a proxy may drain, Grace when it is killed.
 	DrainTimeout, Grace time.Duration
 	LogLevel            string
@@ -91,15 +81,13 @@ func (c *child) run(ctx context.Context) error {
 	// The kernel sends the parent-death signal when the thread that started the child ends, so this one must not.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	fresh := !c.joinedBefore()
 	for pause := restartMin; ctx.Err() == nil; {
 		began := time.Now()
-		err := c.once(ctx, fresh)
+		err := c.once(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		ran := time.Since(began)
-		fresh = !c.joinedBefore() || ran < settled
 		if ran >= settled {
 			pause = restartMin
 		}
@@ -115,24 +103,9 @@ func (c *child) run(ctx context.Context) error {
 	return nil
 }
 
-func (c *child) joinedBefore() bool {
-	_, err := os.Stat(filepath.Join(c.dir(), nodeState))
-	return !errors.Is(err, fs.ErrNotExist)
-}
-
 // once runs the proxy until it ends.
-func (c *child) once(ctx context.Context, fresh bool) error {
-	key := Key{ControlURL: c.ControlURL}
-	if fresh {
-		k, err := c.Key(ctx, c.role, c.replica)
-		if err != nil && !c.joinedBefore() {
-			return err
-		}
-		if err == nil {
-			key = k
-		}
-	}
-	cmd := c.command(ctx, key)
+func (c *child) once(ctx context.Context) error {
+	cmd := c.command(ctx)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the proxy: %w", err)
 	}
@@ -140,28 +113,19 @@ func (c *child) once(ctx context.Context, fresh bool) error {
 	return cmd.Wait()
 }
 
-func (c *child) command(ctx context.Context, key Key) *exec.Cmd {
+func (c *child) command(ctx context.Context) *exec.Cmd {
 	args := []string{
 		"proxy", "--role", string(c.role), "--replica", strconv.FormatUint(uint64(c.replica), 10), "--socket", c.Socket,
 		"--state-dir", c.dir(), "--hostname", fmt.Sprintf("tailgate-%s-%s-%d", c.role, c.Cluster, c.replica), "--log-level", c.LogLevel, "--drain-timeout", c.DrainTimeout.String(),
 	}
-	if key.ControlURL == "" {
-		key.ControlURL = c.ControlURL
-	}
-	if key.ControlURL != "" {
-		args = append(args, "--control-url", key.ControlURL)
-	}
-	if len(key.Tags) > 0 {
-		args = append(args, "--tags", strings.Join(key.Tags, ","))
+	if c.ControlURL != "" {
+		args = append(args, "--control-url", c.ControlURL)
 	}
 	cmd := exec.CommandContext(ctx, c.Executable, args...)
-	for _, e := range os.Environ() { // the spoke's own key is not for its proxies
-		if name, _, _ := strings.Cut(e, "="); name != AuthKeyEnv && name != "TAILGATE_JOIN_KEY" {
+	for _, e := range os.Environ() {
+		if name, _, _ := strings.Cut(e, "="); !slices.Contains(secrets, name) {
 			cmd.Env = append(cmd.Env, e)
 		}
-	}
-	if key.AuthKey != "" {
-		cmd.Env = append(cmd.Env, AuthKeyEnv+"="+key.AuthKey)
 	}
 	cmd.Stdout, cmd.Stderr = c.Output, c.Output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}

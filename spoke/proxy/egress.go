@@ -20,13 +20,15 @@ type egress struct {
 	metrics *metrics
 	// open counts the connections of all outlets, also of those that are gone.
 	open tracker
+	// addr replaces the host part of all listen addresses, where it is valid.
+	addr netip.Addr
 	// outlets belong to the goroutine that calls apply.
 	outlets map[outletKey]*outlet
 }
 
-func newEgress(n *node, logger *slog.Logger, m *metrics) *egress {
+func newEgress(n *node, o Options, m *metrics) *egress {
 	n.netmap.named = true
-	return &egress{node: n, logger: logger, metrics: m, outlets: map[outletKey]*outlet{}}
+	return &egress{node: n, logger: o.Logger, metrics: m, addr: o.ListenAddr, outlets: map[outletKey]*outlet{}}
 }
 
 // outletKey is a local address.
@@ -80,6 +82,9 @@ func (e *egress) apply(ctx context.Context, config *proxyapi.Config) map[string]
 		if err != nil {
 			problems[entry.GetListen()] = err.Error()
 			continue
+		}
+		if e.addr.IsValid() {
+			key.listen = netip.AddrPortFrom(e.addr, key.listen.Port())
 		}
 		if _, twice := wanted[key]; twice {
 			problems[entry.GetListen()] = "two remotes want this listen address; the first has it"

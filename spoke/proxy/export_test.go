@@ -46,3 +46,12 @@ func (n *Names) Find(name string) string {
 	}
 	return fmt.Sprintf("device %d", id)
 }
+
+// Listening is a connection to a spoke that fails when nothing is heard.
+func Listening(c net.Conn) net.Conn { return listening{c} }
+
+// Applied tells a readiness what could not be applied, Drains that the proxy was told to end.
+func (r *Readiness) Applied(problems map[string]string) { r.applied(problems) }
+
+// Drains tells a readiness that the proxy was told to end.
+func (r *Readiness) Drains() { r.drains() }

@@ -35,6 +35,9 @@ type ingress struct {
 	accepting bool
 }
 
+// problemHosting is what cannot be applied when no VIP can be offered.
+const problemHosting = "services"
+
 // datagramKey is a UDP port at one of a VIP's addresses.
 type datagramKey struct {
 	inlet inletKey
@@ -61,7 +64,7 @@ func (i *ingress) apply(ctx context.Context, config *proxyapi.Config) map[string
 	wanted := parseIngress(config.GetIngress(), problems)
 	i.update(wanted)
 	if err := i.hosting.host(ctx, wanted, i.leaving); err != nil {
-		problems["services"] = err.Error()
+		problems[problemHosting] = err.Error()
 	}
 	i.listenUDP(ctx, problems)
 	if err := i.probes.serve(ctx, config.GetCluster()); err != nil {

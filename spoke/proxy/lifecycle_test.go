@@ -188,7 +188,9 @@ func TestBadOptions(t *testing.T) {
 		want   string
 	}{
 		{name: "unknown-role", change: func(o *proxy.Options) { o.Role = "gateway" }, want: "use ingress or egress"},
-		{name: "no-socket", change: func(o *proxy.Options) { o.Socket = "" }, want: "no socket"},
+		{name: "no-spoke", change: func(o *proxy.Options) { o.Socket = "" }, want: "either the path of the spoke's socket or"},
+		{name: "two-spokes", change: func(o *proxy.Options) { o.Spoke = "spoke:5007" }, want: "either the path of the spoke's socket or"},
+		{name: "no-certificates", change: func(o *proxy.Options) { o.Socket, o.Spoke = "", "spoke:5007" }, want: "no directory with certificates"},
 		{name: "no-state-directory", change: func(o *proxy.Options) { o.StateDir = "" }, want: "no state directory"},
 		{name: "no-hostname", change: func(o *proxy.Options) { o.Hostname = "" }, want: "no hostname"},
 	}

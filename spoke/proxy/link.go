@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
 	"sync"
@@ -11,25 +10,19 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tailgate-project/tailgate/spoke/probe"
 	"github.com/tailgate-project/tailgate/spoke/proxy/proxyapi"
 )
 
-const (
-	// reopenDelay is the time between the end of a stream to the spoke and the next attempt, as is maxReopenDelay for
-	// attempts to connect.
-	reopenDelay    = 100 * time.Millisecond
-	maxReopenDelay = time.Second
-	// maxConfigSize is the largest configuration that is accepted, in bytes: tens of thousands of VIPs.
-	maxConfigSize = 64 << 20
-)
+// reopenDelay is the time between the end of a stream to the spoke and the next attempt.
+const reopenDelay = 100 * time.Millisecond
 
 // link is the proxy's end of the protocol with the spoke. What the spoke shall know waits here while it is away.
 type link struct {
-	opts Options
+	opts  Options
+	spoke proxyapi.SpokeClient
 	// configs holds the newest configuration that nobody has taken yet.
 	configs chan *proxyapi.Config
 	// wake says that there is something to report.
@@ -43,16 +36,21 @@ type link struct {
 	fresh map[string]struct{}
 }
 
-func newLink(o Options, n *node) *link {
+func newLink(o Options, spoke proxyapi.SpokeClient, n *node) *link {
 	addr := n.addr4.String()
 	if o.Role == Ingress {
 		addr = netip.AddrPortFrom(n.addr4, ProbePort).String()
 	}
+	status := &proxyapi.Status{Role: string(o.Role), Replica: o.Replica, Tailnet: o.Tailnet, NodeId: n.id, Addr: addr}
+	if o.ListenAddr.IsValid() {
+		status.ListenAddr = o.ListenAddr.String()
+	}
 	return &link{
 		opts:    o,
+		spoke:   spoke,
 		configs: make(chan *proxyapi.Config, 1),
 		wake:    make(chan struct{}, 1),
-		status:  &proxyapi.Status{Role: string(o.Role), Replica: o.Replica, NodeId: n.id, Addr: addr},
+		status:  status,
 		results: map[string]probe.Result{},
 		fresh:   map[string]struct{}{},
 	}
@@ -60,21 +58,9 @@ func newLink(o Options, n *node) *link {
 
 // run keeps both streams open until ctx ends.
 func (l *link) run(ctx context.Context) error {
-	conn, err := grpc.NewClient("unix:"+l.opts.Socket,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxConfigSize)),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: reopenDelay, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxReopenDelay},
-			MinConnectTimeout: maxReopenDelay,
-		}))
-	if err != nil {
-		return fmt.Errorf("use the spoke's socket %s: %w", l.opts.Socket, err)
-	}
-	defer conn.Close()
-	client := proxyapi.NewSpokeClient(conn)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return l.keep(ctx, "watch", func() error { return l.watch(ctx, client) }) })
-	g.Go(func() error { return l.keep(ctx, "report", func() error { return l.report(ctx, client) }) })
+	g.Go(func() error { return l.keep(ctx, "watch", func() error { return l.watch(ctx) }) })
+	g.Go(func() error { return l.keep(ctx, "report", func() error { return l.report(ctx) }) })
 	return g.Wait()
 }
 
@@ -93,9 +79,9 @@ func (l *link) keep(ctx context.Context, name string, stream func() error) error
 	}
 }
 
-func (l *link) watch(ctx context.Context, client proxyapi.SpokeClient) error {
-	request := &proxyapi.WatchRequest{Role: string(l.opts.Role), Replica: l.opts.Replica}
-	stream, err := client.Watch(ctx, request, grpc.WaitForReady(true))
+func (l *link) watch(ctx context.Context) error {
+	request := &proxyapi.WatchRequest{Role: string(l.opts.Role), Replica: l.opts.Replica, Tailnet: l.opts.Tailnet}
+	stream, err := l.spoke.Watch(ctx, request, grpc.WaitForReady(true))
 	if err != nil {
 		return err
 	}
@@ -103,6 +89,9 @@ func (l *link) watch(ctx context.Context, client proxyapi.SpokeClient) error {
 		config, err := stream.Recv()
 		if err != nil {
 			return err
+		}
+		if config.GetUnchanged() {
+			continue
 		}
 		// The newest replaces one that was not taken. Nobody else sends.
 		select {
@@ -113,10 +102,10 @@ func (l *link) watch(ctx context.Context, client proxyapi.SpokeClient) error {
 	}
 }
 
-func (l *link) report(ctx context.Context, client proxyapi.SpokeClient) error {
+func (l *link) report(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stream, err := client.Report(ctx, grpc.WaitForReady(true))
+	stream, err := l.spoke.Report(ctx, grpc.WaitForReady(true))
 	if err != nil {
 		return err
 	}
@@ -155,10 +144,7 @@ func (l *link) renew() {
 func (l *link) message() *proxyapi.Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	message := &proxyapi.Status{
-		Role: l.status.Role, Replica: l.status.Replica, NodeId: l.status.NodeId, Addr: l.status.Addr,
-		AppliedVersion: l.status.AppliedVersion, Draining: l.status.Draining, Errors: maps.Clone(l.status.Errors),
-	}
+	message := proto.CloneOf(l.status)
 	for id := range l.fresh {
 		r := l.results[id]
 		message.Results = append(message.Results, &proxyapi.ProbeResult{

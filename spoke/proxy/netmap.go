@@ -99,10 +99,20 @@ func (m *netmap) addrs(name string) []netip.Addr {
 	return m.vips[name]
 }
 
-// run follows the notifications until ctx ends. A watch that breaks, as one that falls behind does, begins anew.
+// errForgotten reports that the node has to join anew: it was deleted, or its key has expired.
+var errForgotten = errors.New("the tailnet does not know this node any more")
+
+// run follows the notifications until ctx ends. A watch that breaks, as one that falls behind does, begins anew. It fails
+// when the tailnet has forgotten the node.
 func (m *netmap) run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := m.watch(ctx); err != nil && ctx.Err() == nil {
+		err := m.watch(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, errForgotten):
+			return err
+		default:
 			m.logger.Warn("lost sight of the tailnet, looking again", "error", err)
 			select {
 			case <-ctx.Done():
@@ -126,6 +136,9 @@ func (m *netmap) watch(ctx context.Context) error {
 		}
 		if notify.ErrMessage != nil {
 			return errors.New(*notify.ErrMessage)
+		}
+		if notify.State != nil && *notify.State == ipn.NeedsLogin {
+			return errForgotten
 		}
 		// A change of the names comes with a new map as a whole, but not in it.
 		var config *tailcfg.DNSConfig

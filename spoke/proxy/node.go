@@ -29,6 +29,8 @@ type node struct {
 	stack  *netstack.Impl
 	netmap *netmap
 
+	// started is set when the server runs: one that never did must not be closed.
+	started bool
 	// id is the node's stable id.
 	id           string
 	addr4, addr6 netip.Addr
@@ -47,6 +49,7 @@ func join(ctx context.Context, o Options) (*node, error) {
 	}
 	n := &node{server: &tsnet.Server{
 		Dir:           o.StateDir,
+		Store:         o.Store,
 		Hostname:      o.Hostname,
 		ControlURL:    o.ControlURL,
 		AuthKey:       o.AuthKey,
@@ -55,8 +58,7 @@ func join(ctx context.Context, o Options) (*node, error) {
 		UserLogf:      debugf,
 	}}
 	if err := n.up(ctx, o.Role); err != nil {
-		n.close()
-		return nil, fmt.Errorf("join the tailnet of %s as %s: %w", controlName(o.ControlURL), o.Hostname, err)
+		return nil, errors.Join(fmt.Errorf("join the tailnet of %s as %s: %w", controlName(o.ControlURL), o.Hostname, err), n.close())
 	}
 	n.netmap = newNetmap(n.local, o.Logger)
 	return n, nil
@@ -74,7 +76,7 @@ func (n *node) up(ctx context.Context, role Role) error {
 	if err != nil {
 		return fmt.Errorf("start node: %w", err)
 	}
-	n.local = local
+	n.local, n.started = local, true
 	if err := n.login(ctx); err != nil {
 		return err
 	}
@@ -143,7 +145,9 @@ func (n *node) ownAddr(remote netip.Addr) netip.Addr {
 	return n.addr6
 }
 
-func (n *node) close() {
-	// A server that never started returns an error, and there is nothing to close then.
-	_ = n.server.Close()
+func (n *node) close() error {
+	if !n.started {
+		return nil
+	}
+	return n.server.Close()
 }

@@ -2,8 +2,8 @@
 //
 // A proxy process is one tailnet node. An ingress proxy hosts all VIPs of its cluster and passes what arrives there on
 // to the ready endpoints; an egress proxy gives every remote VIP in use one stable local address, and probes remote
-// clusters on the path that its traffic takes. What to do comes from the spoke over a local socket and is applied by
-// difference, without a restart and without touching a connection that it does not concern. While the spoke is away a
+// clusters on the path that its traffic takes. What to do comes from the spoke, over a local socket or over TCP with mutual
+// TLS, and is applied by difference, without a restart and without touching a connection that it does not concern. While the spoke is away a
 // proxy goes on with what it was last told, which it also keeps on disk.
 //
 // A proxy in front of a remote hides the remote's death from its clients: to connect to the proxy always succeeds.
@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"tailscale.com/ipn"
 
 	"github.com/tailgate-project/tailgate/spoke/probe"
 	"github.com/tailgate-project/tailgate/spoke/proxy/proxyapi"
@@ -53,14 +55,23 @@ type Options struct {
 	Role Role
 	// Replica is the ordinal of this proxy among those of its role.
 	Replica uint32
-	// Socket is the path of the spoke's socket.
-	Socket string
-	// StateDir keeps the node's identity and the last configuration. It belongs to this replica alone.
+	// Tailnet is the name of the TailscaleTailnet that the proxy is in; empty for the only one there is.
+	Tailnet string
+	// Socket is the path of the spoke's socket. Spoke, in its place, is the spoke's host and port, and TLSDir the directory
+	// of the certificates for it, see [proxytls.Client].
+	Socket, Spoke, TLSDir string
+	// StateDir keeps the last configuration and, without Store, the node's identity. It belongs to this replica alone.
 	StateDir string
+	// Store keeps the node's identity.
+	Store ipn.StateStore
+	// ListenAddr is the address at which an egress proxy listens, whichever the spoke says. The zero value leaves it the
+	// spoke's.
+	ListenAddr netip.Addr
 	// ControlURL is the tailnet's control server; empty means Tailscale's.
 	ControlURL string
 	Hostname   string
-	// AuthKey lets the node join the tailnet and gives it its tags. It is not needed once StateDir has an identity.
+	// AuthKey lets the node join the tailnet and gives it its tags. It is not needed once the node has an identity. Where it
+	// is empty, the spoke is asked for one when it takes one.
 	AuthKey string
 	// Tags are those that the node asks for. The control server may give it others with the key.
 	Tags []string
@@ -74,14 +85,18 @@ type Options struct {
 	DrainTimeout time.Duration
 	Logger       *slog.Logger
 	Metrics      prometheus.Registerer
+	// Ready is told whether the proxy does its work.
+	Ready *Readiness
 }
 
 func (o *Options) complete() error {
 	switch {
 	case o.Role != Ingress && o.Role != Egress:
 		return fmt.Errorf("proxy role %q: use %s or %s", o.Role, Ingress, Egress)
-	case o.Socket == "":
-		return errors.New("no socket: give the path of the spoke's proxy socket")
+	case (o.Socket == "") == (o.Spoke == ""):
+		return errors.New("give either the path of the spoke's socket or the spoke's host and port")
+	case o.Spoke != "" && o.TLSDir == "":
+		return errors.New("no directory with certificates: the spoke's port takes nobody without")
 	case o.StateDir == "":
 		return errors.New("no state directory: give one that belongs to this replica alone")
 	case o.Hostname == "":
@@ -98,6 +113,9 @@ func (o *Options) complete() error {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.Ready == nil {
+		o.Ready = &Readiness{}
 	}
 	if o.Metrics == nil {
 		o.Metrics = prometheus.NewRegistry()
@@ -119,7 +137,7 @@ type role interface {
 
 // Run is a proxy process: it joins the tailnet and works until ctx ends, then withdraws, lets connections end for up
 // to Options.DrainTimeout, and returns nil. It returns an error if the tailnet refuses the node.
-func Run(ctx context.Context, o Options) error {
+func Run(ctx context.Context, o Options) (err error) {
 	if err := o.complete(); err != nil {
 		return err
 	}
@@ -131,23 +149,28 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	o.Logger.Info("joining the tailnet", "control", controlName(o.ControlURL), "hostname", o.Hostname)
-	node, err := join(ctx, o)
+	conn, err := connect(o)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	spoke := proxyapi.NewSpokeClient(conn)
+	node, err := enter(ctx, o, spoke)
 	if err != nil && ctx.Err() != nil {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer node.close()
+	defer func() { err = errors.Join(err, node.close()) }()
 	o.Logger.Info("joined the tailnet", "node", node.id, "addr", node.addr4)
 
-	p := &process{opts: o, node: node, link: newLink(o, node), draining: make(chan struct{}), withdrawn: make(chan struct{})}
+	p := &process{opts: o, node: node, link: newLink(o, spoke, node), draining: make(chan struct{}), withdrawn: make(chan struct{})}
 	p.prober = probe.New(probe.Options{Dial: node.dialPeer, Report: p.link.observed})
 	if o.Role == Ingress {
 		p.role = newIngress(node, o, metrics)
 	} else {
-		p.role = newEgress(node, o.Logger, metrics)
+		p.role = newEgress(node, o, metrics)
 	}
 	return p.run(ctx)
 }
@@ -200,6 +223,7 @@ func (p *process) configure(ctx context.Context) error {
 	defer close(p.withdrawn)
 	config, draining, ending := p.load(), p.draining, false
 	if config == nil {
+		p.opts.Ready.set(errWaiting)
 		select {
 		case config = <-p.link.configs:
 			p.save(config)
@@ -245,6 +269,7 @@ func (p *process) apply(ctx context.Context, config *proxyapi.Config) map[string
 	p.prober.Set(targets)
 	maps.Copy(problems, bad)
 	p.link.applied(config, problems)
+	p.opts.Ready.applied(problems)
 	return problems
 }
 
@@ -254,6 +279,7 @@ func (p *process) drain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, p.opts.DrainTimeout)
 	defer cancel()
 	p.opts.Logger.Info("draining", "timeout", p.opts.DrainTimeout)
+	p.opts.Ready.drains()
 	close(p.draining)
 	select {
 	case <-p.withdrawn:

@@ -99,6 +99,8 @@ type spoke struct {
 	proxyapi.UnimplementedSpokeServer
 	t      *testing.T
 	socket string
+	// keys answers the requests for auth keys.
+	keys func(*proxyapi.AuthKeyRequest) (*proxyapi.AuthKeyResponse, error)
 
 	mu       sync.Mutex
 	config   *proxyapi.Config
@@ -137,6 +139,13 @@ func (s *spoke) start() {
 		context.AfterFunc(ctx, server.Stop)
 		return server.Serve(listener)
 	})
+}
+
+func (s *spoke) AuthKey(ctx context.Context, r *proxyapi.AuthKeyRequest) (*proxyapi.AuthKeyResponse, error) {
+	if s.keys == nil {
+		return s.UnimplementedSpokeServer.AuthKey(ctx, r)
+	}
+	return s.keys(r)
 }
 
 func (s *spoke) Watch(_ *proxyapi.WatchRequest, stream grpc.ServerStreamingServer[proxyapi.Config]) error {

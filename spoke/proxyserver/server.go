@@ -1,9 +1,10 @@
-// Package proxyserver is the spoke's end of the sockets of its proxies: it sends them their configuration and takes
-// their state and what their probes found.
+// Package proxyserver is the spoke's end of the connections of its proxies, over a unix socket or over TCP with mutual TLS:
+// it sends them their configuration, takes their state and what their probes found, and gives them their auth keys.
 package proxyserver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -16,10 +17,14 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/tailgate-project/tailgate/spoke"
 	"github.com/tailgate-project/tailgate/spoke/proxy/proxyapi"
+	"github.com/tailgate-project/tailgate/spoke/proxy/proxytls"
 )
 
 // maxPath is the longest path of a unix socket that the kernel takes.
@@ -33,15 +38,21 @@ type Spoke interface {
 	ProxyReported(ctx context.Context, st spoke.ProxyStatus) error
 }
 
-// Server serves the proxies.
+// Server serves the proxies. It may serve any number of listeners.
 type Server struct {
 	proxyapi.UnimplementedSpokeServer
+	// Key makes the auth keys that proxies ask for. It is set before the server serves; without it they get none.
+	Key KeyFunc
+
 	spoke Spoke
 	log   *slog.Logger
+	pacer *pacer
 }
 
 // New returns a server.
-func New(s Spoke, log *slog.Logger) *Server { return &Server{spoke: s, log: log} }
+func New(s Spoke, log *slog.Logger) *Server {
+	return &Server{spoke: s, log: log, pacer: newPacer(time.Now)}
+}
 
 // Listen listens on the socket, which only the own user may use. A socket that a spoke left behind is replaced; one
 // that is in use is an error.
@@ -71,9 +82,48 @@ func Listen(ctx context.Context, path string) (net.Listener, error) {
 	return ln, nil
 }
 
-// Serve serves the listener until ctx ends.
-func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	g := grpc.NewServer()
+// A proxy over TCP that says nothing is asked whether it lives, and dropped when it does not answer: what a dead node hosts
+// is known to be gone within about 3 seconds.
+const (
+	pingAfter   = time.Second
+	pingTimeout = 2 * time.Second
+	// handshakeTimeout is the time to become a proxy with a certificate.
+	handshakeTimeout = 5 * time.Second
+)
+
+// Serve serves the listener of a socket until ctx ends. Who may dial it is believed.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error { return s.serve(ctx, ln) }
+
+// ServeTLS serves a TCP listener until ctx ends. config says which certificate to show, which must be for
+// [proxytls.SpokeName], and in ClientCAs which CAs to trust, both by functions where they change; all else of it is set
+// here. Peers without a certificate for [proxytls.ProxyName] are refused before they are told anything.
+func (s *Server) ServeTLS(ctx context.Context, ln net.Listener, config *tls.Config) error {
+	return s.serve(ctx, ln,
+		grpc.Creds(refusals{TransportCredentials: credentials.NewTLS(proxytls.Server(config)), log: s.log}),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+	)
+}
+
+// refusals tells the log who was refused; gRPC does not.
+type refusals struct {
+	credentials.TransportCredentials
+	log *slog.Logger
+}
+
+// ServerHandshake implements [credentials.TransportCredentials].
+func (r refusals) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	secure, info, err := r.TransportCredentials.ServerHandshake(conn)
+	if err != nil && !errors.Is(err, io.EOF) { // a mere look at the port is nothing to tell
+		r.log.Warn("refused a peer at the proxies' port", "peer", conn.RemoteAddr().String(), "err", err)
+	}
+	return secure, info, err
+}
+
+func (s *Server) serve(ctx context.Context, ln net.Listener, options ...grpc.ServerOption) error {
+	options = append(options, grpc.MaxRecvMsgSize(proxyapi.MaxStatusSize), grpc.MaxSendMsgSize(proxyapi.MaxConfigSize))
+	g := grpc.NewServer(options...)
 	proxyapi.RegisterSpokeServer(g, s)
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()
@@ -97,6 +147,8 @@ func (s *Server) Watch(r *proxyapi.WatchRequest, stream grpc.ServerStreamingServ
 	if err != nil {
 		return err
 	}
+	beats, stop := beats(stream.Context())
+	defer stop()
 	for {
 		config, changed := s.spoke.ProxyConfig(role)
 		if config.Version > 0 {
@@ -104,12 +156,30 @@ func (s *Server) Watch(r *proxyapi.WatchRequest, stream grpc.ServerStreamingServ
 				return err
 			}
 		}
-		select {
-		case <-stream.Context().Done():
-			return status.FromContextError(stream.Context().Err()).Err()
-		case <-changed:
+		for waiting := true; waiting; {
+			select {
+			case <-stream.Context().Done():
+				return status.FromContextError(stream.Context().Err()).Err()
+			case <-beats:
+				if err := stream.Send(&proxyapi.Config{Unchanged: true}); err != nil {
+					return err
+				}
+			case <-changed:
+				waiting = false
+			}
 		}
 	}
+}
+
+// beats tells when to say that nothing has changed: never on a socket, whose end is seen at once.
+func beats(ctx context.Context) (at <-chan time.Time, stop func()) {
+	if p, ok := peer.FromContext(ctx); ok {
+		if _, secure := p.AuthInfo.(credentials.TLSInfo); secure {
+			ticker := time.NewTicker(proxyapi.BeatInterval)
+			return ticker.C, ticker.Stop
+		}
+	}
+	return nil, func() {}
 }
 
 // Report takes a proxy's state until its stream ends.
@@ -123,13 +193,13 @@ func (s *Server) Report(stream grpc.ClientStreamingServer[proxyapi.Status, proxy
 	if err != nil {
 		return err
 	}
-	replica := first.GetReplica()
+	replica, tailnet := first.GetReplica(), first.GetTailnet()
 	if err := s.spoke.ProxyOpened(ctx, role, replica); err != nil {
 		return status.FromContextError(err).Err()
 	}
 	defer s.closed(context.WithoutCancel(ctx), role, replica)
 	for st := first; ; {
-		if st.GetRole() != first.GetRole() || st.GetReplica() != replica {
+		if st.GetRole() != first.GetRole() || st.GetReplica() != replica || st.GetTailnet() != tailnet {
 			return status.Error(codes.InvalidArgument, "a stream is one proxy's")
 		}
 		report, err := toStatus(st, time.Now())
@@ -160,7 +230,7 @@ func (s *Server) closed(ctx context.Context, role spoke.Role, replica uint32) {
 // toStatus converts what a proxy said at a time.
 func toStatus(p *proxyapi.Status, now time.Time) (spoke.ProxyStatus, error) {
 	st := spoke.ProxyStatus{
-		Role: spoke.Role(p.GetRole()), Replica: p.GetReplica(), NodeID: p.GetNodeId(), Applied: p.GetAppliedVersion(),
+		Role: spoke.Role(p.GetRole()), Replica: p.GetReplica(), Tailnet: p.GetTailnet(), NodeID: p.GetNodeId(), Applied: p.GetAppliedVersion(),
 		Errors: p.GetErrors(), Draining: p.GetDraining(),
 	}
 	if p.GetAddr() != "" {
@@ -169,6 +239,13 @@ func toStatus(p *proxyapi.Status, now time.Time) (spoke.ProxyStatus, error) {
 			return st, err
 		}
 		st.Addr = addr
+	}
+	if p.GetListenAddr() != "" {
+		addr, err := netip.ParseAddr(p.GetListenAddr())
+		if err != nil {
+			return st, fmt.Errorf("address at which the proxy listens: %w", err)
+		}
+		st.Listen = addr
 	}
 	for _, r := range p.GetResults() {
 		st.Results = append(st.Results, spoke.ProbeResult{

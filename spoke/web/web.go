@@ -26,6 +26,17 @@ type Options struct {
 	Metrics prometheus.Gatherer
 }
 
+// Health answers 200, or 503 and what is wrong.
+func Health(wrong func(ctx context.Context) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := wrong(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		answer(w, "ok\n")
+	})
+}
+
 // Handler returns the server's handler:
 //
 //	/healthz  200 while the loop answers
@@ -34,20 +45,11 @@ type Options struct {
 //	/status   JSON of [spoke.Status]
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		if _, err := o.Status(r.Context()); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		answer(w, "ok\n")
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := o.Ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		answer(w, "ok\n")
-	})
+	mux.Handle("GET /healthz", Health(func(ctx context.Context) error {
+		_, err := o.Status(ctx)
+		return err
+	}))
+	mux.Handle("GET /readyz", Health(func(context.Context) error { return o.Ready() }))
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		st, err := o.Status(r.Context())
 		if err != nil {

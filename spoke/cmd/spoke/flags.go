@@ -26,16 +26,21 @@ const hubPort = 7443
 
 // Modes of --proxies.
 const (
-	proxiesProcess  = "process"
-	proxiesExternal = "external"
+	proxiesProcess     = "process"
+	proxiesStatefulSet = "statefulset"
+	proxiesExternal    = "external"
 )
+
+// defaultProxyAddr is where pods of proxies find the spoke.
+const defaultProxyAddr = ":5007"
 
 // flags are those of `spoke run`, as given.
 type flags struct {
 	clusterID, kubeconfig, apiKubeconfig, stateDir            string
 	controlURL, joinKeyFile, hostname                         string
 	hub, hubTag, region, zone, namespace, gatewayNamespace    string
-	proxies, proxySocket, egressAddress, egressPorts          string
+	proxies, proxySocket, proxyAddr                           string
+	egressAddress, egressPorts                                string
 	extensionAddr, edsAddr, statusAddr, serverNames, loglevel string
 	apiPort                                                   uint16
 	ingressReplicas, egressReplicas                           int
@@ -70,12 +75,13 @@ func newRun() *cobra.Command {
 	fl.StringVar(&f.zone, "zone", "", "zone of the cluster")
 	fl.StringVar(&f.namespace, "namespace", "tailgate-system", "namespace of the spoke's Secrets")
 	fl.StringVar(&f.gatewayNamespace, "envoy-gateway-namespace", "envoy-gateway-system", "namespace of Envoy Gateway")
-	fl.StringVar(&f.proxies, "proxies", proxiesProcess, "who runs the proxies: process (this process, as its children) or external")
-	fl.StringVar(&f.proxySocket, "proxy-socket", "", "socket of the proxies (default: <state-dir>/proxy.sock)")
+	fl.StringVar(&f.proxies, "proxies", proxiesProcess, "who runs the proxies: process (this process, as its children), statefulset (Kubernetes, as pods) or external")
+	fl.StringVar(&f.proxySocket, "proxy-socket", "", "socket of the proxies on this host (default: <state-dir>/proxy.sock)")
+	fl.StringVar(&f.proxyAddr, "proxy-addr", "", "address for proxies in pods, over TLS with certificates of both sides (default: none, with --proxies=statefulset \""+defaultProxyAddr+"\")")
 	fl.IntVar(&f.ingressReplicas, "ingress-replicas", 1, "ingress proxies, with --proxies=process")
 	fl.IntVar(&f.egressReplicas, "egress-replicas", 1, "egress proxies, with --proxies=process")
 	fl.DurationVar(&f.drainTimeout, "drain-timeout", 20*time.Second, "how long proxies may take to end, with --proxies=process")
-	fl.StringVar(&f.egressAddress, "egress-address", "127.0.0.1", "address at which Envoy reaches the egress proxy")
+	fl.StringVar(&f.egressAddress, "egress-address", "127.0.0.1", "address at which Envoy reaches the egress proxy, where the proxies are not pods")
 	fl.StringVar(&f.egressPorts, "egress-ports", "20000-29999", "ports of that address, one for each port of a remote VIP")
 	fl.StringVar(&f.extensionAddr, "extension-addr", "127.0.0.1:5005", "address for Envoy Gateway's hooks")
 	fl.StringVar(&f.edsAddr, "eds-addr", "127.0.0.1:5006", "address for Envoy's endpoint discovery")
@@ -127,8 +133,14 @@ func (f *flags) complete() (options, error) {
 	if o.ports, err = spoke.ParsePortRange(f.egressPorts); err != nil {
 		return o, fmt.Errorf("--egress-ports: %w", err)
 	}
-	if f.proxies != proxiesProcess && f.proxies != proxiesExternal {
-		return o, fmt.Errorf("--proxies %q: use %s or %s", f.proxies, proxiesProcess, proxiesExternal)
+	switch f.proxies {
+	case proxiesProcess, proxiesExternal:
+	case proxiesStatefulSet:
+		if o.proxyAddr == "" {
+			o.proxyAddr = defaultProxyAddr
+		}
+	default:
+		return o, fmt.Errorf("--proxies %q: use %s, %s or %s", f.proxies, proxiesProcess, proxiesStatefulSet, proxiesExternal)
 	}
 	if f.ingressReplicas < 0 || f.egressReplicas < 0 {
 		return o, errors.New("--ingress-replicas and --egress-replicas cannot be negative")

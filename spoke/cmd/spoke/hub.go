@@ -18,8 +18,8 @@ import (
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/spoke"
 	"github.com/tailgate-project/tailgate/spoke/apiproxy"
-	"github.com/tailgate-project/tailgate/spoke/children"
 	"github.com/tailgate-project/tailgate/spoke/link"
+	"github.com/tailgate-project/tailgate/spoke/proxyserver"
 	"github.com/tailgate-project/tailgate/spoke/tailnet"
 )
 
@@ -142,19 +142,23 @@ func (h *hubSide) hosts(ctx context.Context, nodeID string, addrs []netip.Addr) 
 }
 
 // proxyKey asks the hub for a proxy's auth key, and waits for a link first.
-func (h *hubSide) proxyKey(ctx context.Context, role spoke.Role, replica uint32) (children.Key, error) {
+func (h *hubSide) proxyKey(ctx context.Context, role spoke.Role, _ string, replica uint32) (proxyserver.Key, error) {
 	for {
 		changed := h.spoke.Changes()
 		key, err := h.link.ProxyKey(ctx, role, replica)
 		switch {
 		case err == nil:
-			return children.Key{AuthKey: key.Key, ControlURL: key.ControlURL, Tags: key.Tags}, nil
+			control := key.ControlURL
+			if control == "" {
+				control = h.controlURL
+			}
+			return proxyserver.Key{AuthKey: key.Key, ControlURL: control, Tags: key.Tags}, nil
 		case !errors.Is(err, link.ErrNoLink):
-			return children.Key{}, err
+			return proxyserver.Key{}, err
 		}
 		select {
 		case <-ctx.Done():
-			return children.Key{}, ctx.Err()
+			return proxyserver.Key{}, ctx.Err()
 		case <-changed:
 		}
 	}

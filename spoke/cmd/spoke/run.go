@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -24,6 +24,7 @@ import (
 	"github.com/tailgate-project/tailgate/spoke"
 	"github.com/tailgate-project/tailgate/spoke/children"
 	"github.com/tailgate-project/tailgate/spoke/controllers"
+	"github.com/tailgate-project/tailgate/spoke/proxy/proxytls"
 	"github.com/tailgate-project/tailgate/spoke/proxyserver"
 	"github.com/tailgate-project/tailgate/spoke/web"
 )
@@ -52,7 +53,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	socket, err := proxyserver.Listen(ctx, a.proxySocket)
+	doors, err := a.openDoors(ctx)
 	if err != nil {
 		return errors.Join(err, status.Close())
 	}
@@ -66,9 +67,26 @@ func run(ctx context.Context, o options) error {
 	g.Go(func() error { return a.bridge.watch(work, a.spoke) })
 	g.Go(func() error {
 		defer stop() // nothing below ends by itself but when it is told to, or fails
-		return a.serve(ctx, work, socket)
+		return a.serve(ctx, work, doors)
 	})
 	return g.Wait()
+}
+
+// doors are the listeners for the proxies.
+type doors struct {
+	socket net.Listener
+	// port is nil where no proxies come over TCP.
+	port net.Listener
+}
+
+func (a *agent) openDoors(ctx context.Context) (d doors, err error) {
+	if d.socket, err = proxyserver.Listen(ctx, a.proxySocket); err != nil || a.proxyAddr == "" {
+		return d, err
+	}
+	if d.port, err = listen(ctx, "--proxy-addr", a.proxyAddr); err != nil {
+		return d, errors.Join(err, d.socket.Close())
+	}
+	return d, nil
 }
 
 // build makes the parts. None of them does anything yet.
@@ -112,18 +130,19 @@ func (a *agent) build(ctx context.Context) error {
 }
 
 func (a *agent) buildExtension() error {
-	opts := func(flag, addr string, clients func() *x509.CertPool) extension.Options {
+	opts := func(flag, addr string, secure *tls.Config) extension.Options {
 		return extension.Options{
-			Listen: func(ctx context.Context) (net.Listener, error) { return listen(ctx, flag, addr) },
-			TLS:    certs.ServerConfig(&a.keeper.server, clients), Log: a.log,
+			Listen: func(ctx context.Context) (net.Listener, error) { return listen(ctx, flag, addr) }, TLS: secure, Log: a.log,
 		}
 	}
+	gateways := certs.ServerConfig(&a.keeper.server, a.keeper.clients.Load, certs.ClientName)
+	envoys := certs.ServerConfig(&a.keeper.server, a.keeper.envoys.Load, "") // whatever Envoy Gateway calls them
 	a.bridge = &bridge{events: make(chan extension.Event, 1024), log: a.log}
 	var err error
-	if a.bridge.hooks, err = extension.NewServer(opts("--extension-addr", a.extensionAddr, a.keeper.clients.Load)); err != nil {
+	if a.bridge.hooks, err = extension.NewServer(opts("--extension-addr", a.extensionAddr, gateways)); err != nil {
 		return fmt.Errorf("extension server: %w", err)
 	}
-	if a.bridge.eds, err = extension.NewEDS(opts("--eds-addr", a.edsAddr, a.keeper.envoys.Load), a.bridge.heard); err != nil {
+	if a.bridge.eds, err = extension.NewEDS(opts("--eds-addr", a.edsAddr, envoys), a.bridge.heard); err != nil {
 		return fmt.Errorf("endpoint discovery server: %w", err)
 	}
 	return nil
@@ -131,7 +150,7 @@ func (a *agent) buildExtension() error {
 
 // serve waits until the spoke knows its cluster, and then serves Envoy Gateway, Envoy, the proxies and the hub: before
 // that, whatever it said would be half the truth. It returns when ctx ends and the proxies have ended.
-func (a *agent) serve(ctx, work context.Context, socket net.Listener) error {
+func (a *agent) serve(ctx, work context.Context, doors doors) error {
 	if err := a.control.Prime(untilEither(ctx, work)); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -147,7 +166,13 @@ func (a *agent) serve(ctx, work context.Context, socket net.Listener) error {
 	defer end()
 	g.Go(func() error { return a.bridge.hooks.Run(ended) })
 	g.Go(func() error { return a.bridge.eds.Run(ended) })
-	g.Go(func() error { return proxyserver.New(a.spoke, a.log).Serve(ended, socket) })
+	proxies := proxyserver.New(a.spoke, a.log)
+	proxies.Key = a.hub.proxyKey
+	g.Go(func() error { return proxies.Serve(ended, doors.socket) })
+	if doors.port != nil {
+		secure := certs.ServerConfig(&a.keeper.server, a.keeper.clients.Load, proxytls.ProxyName)
+		g.Go(func() error { return proxies.ServeTLS(ended, doors.port, secure) })
+	}
 	g.Go(func() error { return a.hub.run(ended) })
 	g.Go(func() error {
 		defer end()
@@ -166,7 +191,7 @@ func untilEither(a, b context.Context) context.Context {
 
 // runProxies runs the proxies, or waits where somebody else does.
 func (a *agent) runProxies(ctx context.Context) error {
-	if a.proxies == proxiesExternal {
+	if a.proxies != proxiesProcess {
 		<-ctx.Done()
 		return nil
 	}
@@ -176,7 +201,7 @@ func (a *agent) runProxies(ctx context.Context) error {
 	}
 	return children.Run(ctx, children.Options{
 		Executable: self, Cluster: a.cluster, IngressReplicas: a.ingressReplicas, EgressReplicas: a.egressReplicas,
-		StateDir: filepath.Join(a.stateDir, "proxies"), Socket: a.proxySocket, ControlURL: a.controlURL, Key: a.hub.proxyKey,
+		StateDir: filepath.Join(a.stateDir, "proxies"), Socket: a.proxySocket, ControlURL: a.controlURL,
 		Grace: a.drainTimeout + 2*time.Second, DrainTimeout: a.drainTimeout, LogLevel: a.loglevel, Output: os.Stderr, Log: a.log,
 	})
 }

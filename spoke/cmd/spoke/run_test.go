@@ -49,7 +49,7 @@ func TestBadFlagsSayWhatToDo(t *testing.T) {
 		"bad-cluster-id":   {[]string{"--state-dir", t.TempDir(), "--cluster-id", "Not_A_Label"}, []string{"--cluster-id", "RFC 1123"}},
 		"bad-ports":        {[]string{"--state-dir", t.TempDir(), "--egress-ports", "9-1"}, []string{"--egress-ports", "LOW-HIGH"}},
 		"bad-address":      {[]string{"--state-dir", t.TempDir(), "--egress-address", "here"}, []string{"--egress-address"}},
-		"bad-proxies":      {[]string{"--state-dir", t.TempDir(), "--proxies", "pods"}, []string{"--proxies", "process or external"}},
+		"bad-proxies":      {[]string{"--state-dir", t.TempDir(), "--proxies", "pods"}, []string{"--proxies", "process, statefulset or external"}},
 		"bad-hub-port":     {[]string{"--state-dir", t.TempDir(), "--hub", "hub:none"}, []string{"--hub", "1 to 65535"}},
 		"bad-level":        {[]string{"--state-dir", t.TempDir(), "--log-level", "loud"}, []string{"--log-level"}},
 		"bad-kubeconfig":   {[]string{"--state-dir", t.TempDir(), "--kubeconfig", "/nowhere"}, []string{"--kubeconfig", "/nowhere"}},
@@ -220,6 +220,7 @@ func (w *world) testBootstrap() {
 	w.must(w.api.ApplyYAML(w.Context(), []byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: envoy-gateway-system}\n"), []byte(proxy)))
 	for name, key := range map[string]string{
 		secretCA: corev1.TLSCertKey, secretClient: corev1.TLSPrivateKeyKey, secretServer: corev1.TLSPrivateKeyKey, secretCAKey: corev1.TLSPrivateKeyKey,
+		secretProxy: corev1.ServiceAccountRootCAKey,
 	} {
 		s, err := w.client.CoreV1().Secrets("tailgate-system").Get(w.Context(), name, metav1.GetOptions{})
 		w.must(err)

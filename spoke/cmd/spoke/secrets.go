@@ -21,6 +21,7 @@ import (
 
 	"github.com/tailgate-project/tailgate/extension"
 	"github.com/tailgate-project/tailgate/extension/certs"
+	"github.com/tailgate-project/tailgate/spoke/proxy/proxytls"
 )
 
 // The Secrets of the extension, in the spoke's namespace.
@@ -31,6 +32,8 @@ const (
 	secretCA     = "tailgate-extension-ca"
 	secretServer = "tailgate-extension-server"
 	secretClient = "tailgate-extension-client"
+	// secretProxy is what proxies that are pods show the spoke, and by which CA they know it.
+	secretProxy = "tailgate-proxy-tls"
 	// envoySecret is Envoy Gateway's, with the CA of its Envoys' certificates in ca.crt.
 	envoySecret = "envoy"
 )
@@ -44,7 +47,7 @@ const (
 )
 
 // +kubebuilder:rbac:groups="",namespace=tailgate-system,resources=secrets,verbs=create
-// +kubebuilder:rbac:groups="",namespace=tailgate-system,resources=secrets,resourceNames=tailgate-extension-ca-key;tailgate-extension-ca;tailgate-extension-server;tailgate-extension-client,verbs=get;update
+// +kubebuilder:rbac:groups="",namespace=tailgate-system,resources=secrets,resourceNames=tailgate-extension-ca-key;tailgate-extension-ca;tailgate-extension-server;tailgate-extension-client;tailgate-proxy-tls,verbs=get;update
 // +kubebuilder:rbac:groups="",namespace=envoy-gateway-system,resources=secrets,resourceNames=envoy,verbs=get
 
 // keeper keeps the certificates of the extension in Secrets, renews them, and knows whom to let in.
@@ -62,7 +65,7 @@ type keeper struct {
 
 // serverNames are the names in the server's certificate: that of the bootstrap, and the hosts of the addresses.
 func serverNames(addrs []string, more string) certs.Names {
-	hosts := map[string]bool{extension.EDSServerName: true, "localhost": true, "127.0.0.1": true}
+	hosts := map[string]bool{extension.EDSServerName: true, proxytls.SpokeName: true, "localhost": true, "127.0.0.1": true}
 	for _, a := range addrs {
 		if host, _, err := net.SplitHostPort(a); err == nil && host != "" {
 			hosts[host] = true
@@ -73,7 +76,7 @@ func serverNames(addrs []string, more string) certs.Names {
 			hosts[h] = true
 		}
 	}
-	var n certs.Names
+	n := certs.Names{Proxy: proxytls.ProxyName}
 	for _, h := range slices.Sorted(maps.Keys(hosts)) {
 		if addr, err := netip.ParseAddr(h); err == nil {
 			n.IPs = append(n.IPs, addr.AsSlice())
@@ -97,7 +100,7 @@ func (k *keeper) ensure(ctx context.Context) (certs.Bundle, error) {
 func (k *keeper) renew(ctx context.Context) (certs.Bundle, error) {
 	var b certs.Bundle
 	have := map[string]*corev1.Secret{}
-	for name, into := range map[string]*certs.Pair{secretCAKey: &b.CA, secretServer: &b.Server, secretClient: &b.Client} {
+	for name, into := range map[string]*certs.Pair{secretCAKey: &b.CA, secretServer: &b.Server, secretClient: &b.Client, secretProxy: &b.Proxy} {
 		s, err := k.get(ctx, name)
 		if err != nil {
 			return b, err
@@ -153,6 +156,7 @@ func (k *keeper) store(ctx context.Context, b certs.Bundle, have map[string]*cor
 		{secretCA, corev1.SecretTypeOpaque, map[string][]byte{corev1.TLSCertKey: b.Trust}},
 		{secretServer, corev1.SecretTypeTLS, pair(b.Server)},
 		{secretClient, corev1.SecretTypeTLS, pair(b.Client)},
+		{secretProxy, corev1.SecretTypeTLS, map[string][]byte{corev1.TLSCertKey: b.Proxy.Cert, corev1.TLSPrivateKeyKey: b.Proxy.Key, corev1.ServiceAccountRootCAKey: b.Trust}},
 	} {
 		var err error
 		if old := have[s.name]; old != nil {
