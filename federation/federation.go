@@ -315,6 +315,8 @@ type Endpoint struct {
 	Stale bool
 	// ClusterPinned endpoints have no stand-in: who names their cluster for the service reaches them or nobody.
 	ClusterPinned bool
+	// TailnetRef is the TailscaleTailnet that the VIP is in.
+	TailnetRef string
 }
 
 // EndpointSet says to one consumer cluster which VIPs to use for one federated service.

@@ -85,7 +85,7 @@ func (s *Spoke) resolve(id federation.ServiceID, set []federation.Endpoint, port
 		if e.Cluster != s.cfg.Cluster {
 			listen, ok := s.ports.get(portKey{VIP: federation.ExportKey{Cluster: e.Cluster, Service: id}, Port: port, Protocol: federation.TCP})
 			if ok {
-				out = append(out, s.lead(ep, listen)...)
+				out = append(out, s.lead(ep, e.TailnetRef, listen)...)
 			}
 			continue
 		}

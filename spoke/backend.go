@@ -13,6 +13,8 @@ import (
 // Backend is a TailscaleEndpoints object as the loop needs it: endpoints that routes of this cluster may send to.
 type Backend struct {
 	Name Name
+	// Tailnet is the TailscaleTailnet that the endpoints are in.
+	Tailnet string
 	// Endpoints are sorted by name.
 	Endpoints []BackendEndpoint
 }
@@ -51,7 +53,7 @@ func (h *HealthCheck) equal(o *HealthCheck) bool {
 }
 
 func (b Backend) equal(o Backend) bool {
-	return b.Name == o.Name && slices.EqualFunc(b.Endpoints, o.Endpoints, func(x, y BackendEndpoint) bool {
+	return b.Name == o.Name && b.Tailnet == o.Tailnet && slices.EqualFunc(b.Endpoints, o.Endpoints, func(x, y BackendEndpoint) bool {
 		same := x.Check.equal(y.Check)
 		x.Check, y.Check = nil, nil
 		return same && x == y

@@ -14,7 +14,7 @@ import (
 // backends are the TailscaleEndpoints of the cluster, and what the checks of their endpoints say.
 type backends struct {
 	byName map[Name]Backend
-	// health is by probe and by the replica that probes.
+	// health is by probe and by prober.
 	health map[string]map[uint32]*checks.Health
 	// owners are the backends of the probes.
 	owners map[string]Name
@@ -57,8 +57,8 @@ func (b *backends) set(name Name, next *Backend) bool {
 	return true
 }
 
-// record takes what a replica found, and returns the backend whose endpoints are to be told anew, if any.
-func (b *backends) record(r ProbeResult, replica uint32) (Name, bool) {
+// record takes what a prober found, and returns the backend whose endpoints are to be told anew, if any.
+func (b *backends) record(r ProbeResult, prober uint32) (Name, bool) {
 	name, ok := b.owners[r.ID]
 	if !ok {
 		return Name{}, false
@@ -70,10 +70,10 @@ func (b *backends) record(r ProbeResult, replica uint32) (Name, bool) {
 		if b.health[r.ID] == nil {
 			b.health[r.ID] = map[uint32]*checks.Health{}
 		}
-		h := b.health[r.ID][replica]
+		h := b.health[r.ID][prober]
 		if h == nil {
 			h = checks.New(checks.Thresholds{Healthy: e.Check.Healthy, Unhealthy: e.Check.Unhealthy})
-			b.health[r.ID][replica] = h
+			b.health[r.ID][prober] = h
 		}
 		before, _ := b.verdict(name, e)
 		h.Record(checks.Result{OK: r.Reachable, At: r.At, Reason: r.Error, Row: r.Row})
@@ -83,30 +83,30 @@ func (b *backends) record(r ProbeResult, replica uint32) (Name, bool) {
 	return Name{}, false
 }
 
-// forget drops what a replica found that is not there any more.
-func (b *backends) forget(replica uint32) (changed bool) {
+// forget drops what a prober found that is not there any more.
+func (b *backends) forget(prober uint32) (changed bool) {
 	for _, of := range b.health {
-		if _, ok := of[replica]; ok {
-			delete(of, replica)
+		if _, ok := of[prober]; ok {
+			delete(of, prober)
 			changed = true
 		}
 	}
 	return changed
 }
 
-// verdict is what the checks of an endpoint say together: one replica that reaches it is enough.
+// verdict is what the checks of an endpoint say together: one prober that reaches it is enough.
 func (b *backends) verdict(name Name, e BackendEndpoint) (EndpointHealth, string) {
 	if e.Check == nil || e.Service != (federation.ServiceID{}) {
 		return EndpointUnchecked, ""
 	}
 	of := b.health[probeID(name, e.Name)]
 	out, reason := EndpointUnknown, ""
-	for _, replica := range slices.Sorted(maps.Keys(of)) {
-		switch of[replica].State() {
+	for _, prober := range slices.Sorted(maps.Keys(of)) {
+		switch of[prober].State() {
 		case checks.Healthy:
 			return EndpointHealthy, ""
 		case checks.Unhealthy:
-			out, reason = EndpointUnhealthy, of[replica].Failed().Reason
+			out, reason = EndpointUnhealthy, of[prober].Failed().Reason
 		}
 	}
 	return out, reason
@@ -140,9 +140,9 @@ func (s *Spoke) backendChanged(name Name, b *Backend) {
 }
 
 // forgetProbers drops what egress proxies found that are gone.
-func (s *Spoke) forgetProbers(gone []proxyKey) {
+func (s *Spoke) forgetProbers(gone []ProxyID) {
 	for _, k := range gone {
-		if k.Role == Egress && s.backends.forget(k.Replica) {
+		if k.Role == Egress && s.backends.forget(s.proxies.prober(k)) {
 			for name := range s.backends.byName {
 				s.dirty.backend(name)
 			}
@@ -205,11 +205,12 @@ func (s *Spoke) backendEgress() (ports []EgressPort, probes []Probe) {
 			}
 			remote := netip.AddrPortFrom(e.Addr, e.TargetPort)
 			ports = append(ports, EgressPort{
-				Listen: netip.AddrPortFrom(s.cfg.EgressAddr, listen), Remote: remote, Name: e.Host, Protocol: e.Protocol, Service: key.VIP.Service,
+				Tailnet: s.backends.byName[name].Tailnet,
+				Listen:  netip.AddrPortFrom(s.cfg.EgressAddr, listen), Remote: remote, Name: e.Host, Protocol: e.Protocol, Service: key.VIP.Service,
 			})
 			if e.Check != nil {
 				probes = append(probes, Probe{
-					ID: probeID(name, e.Name), Addrs: []netip.AddrPort{remote}, Name: e.Host, Check: e.Check.Check,
+					ID: probeID(name, e.Name), Tailnet: s.backends.byName[name].Tailnet, Addrs: []netip.AddrPort{remote}, Name: e.Host, Check: e.Check.Check,
 					Interval: e.Check.Interval, Timeout: e.Check.Timeout,
 				})
 			}
@@ -261,7 +262,7 @@ func (s *Spoke) backendEndpoints(name Name, e BackendEndpoint) []Endpoint {
 		if verdict, _ := s.backends.verdict(name, e); verdict == EndpointUnhealthy {
 			health = federation.Unhealthy
 		}
-		return scale(s.lead(Endpoint{Weight: 1, Health: health}, listen), e.Weight)
+		return scale(s.lead(Endpoint{Weight: 1, Health: health}, s.backends.byName[name].Tailnet, listen), e.Weight)
 	}
 	set, known := s.out.sets[e.Service]
 	port, routed := routedPort(set)

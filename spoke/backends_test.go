@@ -64,8 +64,8 @@ func TestBackends(t *testing.T) {
 		b, stop := start(t, t.TempDir())
 		defer stop()
 		ctx := t.Context()
-		b.must(b.ProxyOpened(ctx, spoke.Egress, 0))
-		b.must(b.ProxyOpened(ctx, spoke.Egress, 1))
+		b.must(b.ProxyOpened(ctx, spoke.ProxyID{Role: spoke.Egress}))
+		b.must(b.ProxyOpened(ctx, spoke.ProxyID{Role: spoke.Egress, Replica: 1}))
 		named := onTailnet("c", "100.64.1.3", 1)
 		named.Addr, named.Host, named.Check, named.Port, named.TargetPort = netip.Addr{}, "db", nil, 443, 443
 		backend := spoke.Backend{Name: apis, Endpoints: []spoke.BackendEndpoint{
@@ -99,7 +99,7 @@ func TestBackends(t *testing.T) {
 		b.wantSent("after two", 80, "127.0.0.1:20000 0/3000 unhealthy, 127.0.0.1:20001 0/1000 healthy")
 		b.checked(1, "a", true, 2)
 		b.wantSent("while another replica reaches it", 80, "127.0.0.1:20000 0/3000 healthy, 127.0.0.1:20001 0/1000 healthy")
-		b.must(b.ProxyClosed(ctx, spoke.Egress, 1))
+		b.must(b.ProxyClosed(ctx, spoke.ProxyID{Role: spoke.Egress, Replica: 1}))
 		time.Sleep(time.Second)
 		b.wantSent("when that replica is gone", 80, "127.0.0.1:20000 0/3000 unhealthy, 127.0.0.1:20001 0/1000 healthy")
 		b.checked(0, "b", false, 2)

@@ -8,41 +8,48 @@ import (
 	"github.com/tailgate-project/tailgate/federation"
 )
 
-// egressAddrs are the addresses of the egress proxies that Envoy and the pods may be sent to, sorted: the one that is
-// configured, or those of the replicas behind the configured Service. A replica whose stream to the spoke has ended is left
-// out, for Kubernetes takes far longer to notice that a node is dead. It is not while it is all that is left: proxies go
+// egressAddrs are the addresses of the egress proxies that Envoy and the pods may be sent to, by tailnet and sorted: the one
+// that is configured, or those of the replicas behind the proxies' Services. A replica whose stream to the spoke has ended is
+// left out, for Kubernetes takes far longer to notice that a node is dead. It is not while it is all that is left: proxies go
 // on without their spoke.
-func (s *Spoke) egressAddrs() []netip.Addr {
-	if s.cfg.EgressService == (Name{}) {
-		return []netip.Addr{s.cfg.EgressAddr}
+func (s *Spoke) egressAddrs() map[string][]netip.Addr {
+	if !s.cfg.EgressPods {
+		return map[string][]netip.Addr{"": {s.cfg.EgressAddr}}
 	}
-	ready := map[netip.Addr]bool{}
-	for _, p := range s.local.services[s.cfg.EgressService].Ports {
-		for _, a := range p.Ready {
-			ready[a.Addr()] = true
+	ready, known := map[string]map[netip.Addr]bool{}, map[string]map[netip.Addr]bool{}
+	note := func(into map[string]map[netip.Addr]bool, tailnet string, a netip.Addr, up bool) {
+		if into[tailnet] == nil {
+			into[tailnet] = map[netip.Addr]bool{}
 		}
+		into[tailnet][a] = up
 	}
-	known := maps.Clone(ready)
+	for tailnet, a := range s.local.egressPods() {
+		note(ready, tailnet, a, true)
+		note(known, tailnet, a, !s.proxies.lost[a])
+	}
 	for k, x := range s.proxies.byKey {
 		if k.Role == Egress && x.status.Listen.IsValid() && x.status.Applied > 0 && x.streams > 0 {
-			known[x.status.Listen] = !x.status.Draining
+			note(known, k.Tailnet, x.status.Listen, !x.status.Draining)
 		}
 	}
-	for a := range s.proxies.lost {
-		known[a] = false
+	out := map[string][]netip.Addr{}
+	for tailnet, addrs := range known {
+		maps.DeleteFunc(addrs, func(_ netip.Addr, up bool) bool { return !up })
+		if len(addrs) == 0 {
+			addrs = ready[tailnet]
+		}
+		if len(addrs) > 0 {
+			out[tailnet] = slices.SortedFunc(maps.Keys(addrs), netip.Addr.Compare)
+		}
 	}
-	maps.DeleteFunc(known, func(_ netip.Addr, up bool) bool { return !up })
-	if len(known) == 0 {
-		known = ready
-	}
-	return slices.SortedFunc(maps.Keys(known), netip.Addr.Compare)
+	return out
 }
 
 // settleEgressAddrs notes where the egress proxies are now, and what has to be told anew if they moved.
 func (s *Spoke) settleEgressAddrs(d *dirty) {
 	next := s.egressAddrs()
 	s.forgetLost()
-	if slices.Equal(next, s.out.egressAddrs) {
+	if maps.EqualFunc(next, s.out.egressAddrs, slices.Equal) {
 		return
 	}
 	s.out.egressAddrs = next
@@ -56,17 +63,24 @@ func (s *Spoke) settleEgressAddrs(d *dirty) {
 
 // forgetLost drops the lost replicas that Kubernetes has noticed too: another pod may get the address.
 func (s *Spoke) forgetLost() {
-	maps.DeleteFunc(s.proxies.lost, func(a netip.Addr, _ bool) bool {
-		return !slices.ContainsFunc(s.local.services[s.cfg.EgressService].Ports, func(p ServicePort) bool {
-			return slices.ContainsFunc(p.Ready, func(r netip.AddrPort) bool { return r.Addr() == a })
-		})
-	})
+	there := map[netip.Addr]bool{}
+	for _, a := range s.local.egressPods() {
+		there[a] = true
+	}
+	maps.DeleteFunc(s.proxies.lost, func(a netip.Addr, _ bool) bool { return !there[a] })
 }
 
-// lead returns an endpoint for each egress proxy, at the port that it has for a remote one.
-func (s *Spoke) lead(e Endpoint, port uint16) []Endpoint {
-	out := make([]Endpoint, 0, len(s.out.egressAddrs))
-	for _, a := range s.out.egressAddrs {
+// lead returns an endpoint for each egress proxy of a tailnet, at the port that it has for a remote one. There is none where
+// the cluster has no proxies in that tailnet.
+func (s *Spoke) lead(e Endpoint, tailnet string, port uint16) []Endpoint {
+	addrs := s.out.egressAddrs[tailnet]
+	if all, ok := s.out.egressAddrs[""]; ok {
+		addrs = all // proxies that name no tailnet take everything
+	} else if tailnet == "" && len(s.out.egressAddrs) == 1 {
+		addrs = slices.Concat(slices.Collect(maps.Values(s.out.egressAddrs))...)
+	}
+	out := make([]Endpoint, 0, len(addrs))
+	for _, a := range addrs {
 		e.Addr = netip.AddrPortFrom(a, port)
 		out = append(out, e)
 	}

@@ -1,7 +1,9 @@
 package spoke
 
 import (
+	"iter"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/tailgate-project/tailgate/federation"
@@ -13,6 +15,8 @@ type local struct {
 	// externals are services outside of the cluster and the tailnet that the cluster exports: endpoints with an external
 	// target. A Service of the same name comes first.
 	externals map[Name]Service
+	// proxies are the Services of the egress proxies.
+	proxies map[Name]bool
 	// envoys are the Services of the Gateways' Envoys, by Gateway.
 	envoys map[Name]Name
 	// rules are those of the routes that send to a backend.
@@ -22,7 +26,7 @@ type local struct {
 }
 
 func newLocal() local {
-	return local{services: map[Name]Service{}, externals: map[Name]Service{}, envoys: map[Name]Name{}, joined: map[Name]Joined{}}
+	return local{services: map[Name]Service{}, externals: map[Name]Service{}, proxies: map[Name]bool{}, envoys: map[Name]Name{}, joined: map[Name]Joined{}}
 }
 
 // setService replaces a Service, or takes it away if it is nil. It reports whether that is a change.
@@ -34,15 +38,34 @@ func (l *local) setService(name Name, svc *Service) bool {
 	if had && old.Gateway != (Name{}) && l.envoys[old.Gateway] == name {
 		delete(l.envoys, old.Gateway)
 	}
+	delete(l.proxies, name)
 	if svc == nil {
 		delete(l.services, name)
 		return true
 	}
 	l.services[name] = *svc
+	if svc.Proxies.Role == Egress {
+		l.proxies[name] = true
+	}
 	if svc.Gateway != (Name{}) {
 		l.envoys[svc.Gateway] = name
 	}
 	return true
+}
+
+// egressPods are the addresses of the ready egress proxies, each with its tailnet.
+func (l *local) egressPods() iter.Seq2[string, netip.Addr] {
+	return func(yield func(string, netip.Addr) bool) {
+		for name := range l.proxies {
+			for _, p := range l.services[name].Ports {
+				for _, a := range p.Ready {
+					if !yield(l.services[name].Proxies.Tailnet, a.Addr()) {
+						return
+					}
+				}
+			}
+		}
+	}
 }
 
 // behind returns the local Service that an export of this cluster is made of.

@@ -29,6 +29,8 @@ type Service struct {
 	Name Name
 	// Gateway is the Gateway whose Envoy this is the Service of; zero for all other Services.
 	Gateway Name
+	// Proxies are the proxies whose headless Service this is; zero for all other Services.
+	Proxies ProxySet
 	Ports   []ServicePort
 }
 
@@ -50,7 +52,7 @@ func (s Service) ready(port uint16, protocol federation.Protocol) []netip.AddrPo
 }
 
 func (s Service) equal(o Service) bool {
-	return s.Name == o.Name && s.Gateway == o.Gateway && slices.EqualFunc(s.Ports, o.Ports, func(a, b ServicePort) bool {
+	return s.Name == o.Name && s.Gateway == o.Gateway && s.Proxies == o.Proxies && slices.EqualFunc(s.Ports, o.Ports, func(a, b ServicePort) bool {
 		return a.Port == b.Port && slices.Equal(a.Ready, b.Ready)
 	})
 }
@@ -153,19 +155,40 @@ const (
 	Egress  Role = "egress"
 )
 
-// ProxyConfig is what the proxies of one role are to do.
+// ProxyID names a proxy of this cluster.
+type ProxyID struct {
+	Role Role
+	// Tailnet is the TailscaleTailnet that the proxy is in; empty for the only one there is.
+	Tailnet string
+	Replica uint32
+}
+
+// Compare orders ids by role, tailnet and replica.
+func (p ProxyID) Compare(o ProxyID) int {
+	return cmp.Or(cmp.Compare(p.Role, o.Role), cmp.Compare(p.Tailnet, o.Tailnet), cmp.Compare(p.Replica, o.Replica))
+}
+
+// ProxySet are the replicas of one role in one tailnet.
+type ProxySet struct {
+	Role    Role
+	Tailnet string
+}
+
+// ProxyConfig is what the proxies of one role are to do, those of all tailnets.
 type ProxyConfig struct {
 	Version uint64
 	Cluster federation.ClusterID
 	Ingress []IngressVIP
 	Egress  []EgressPort
 	Probes  []Probe
-	// Released are the replicas that drained and whose VIPs have moved: they have nothing to host any more.
-	Released []uint32
+	// Released are the ingress proxies that drained and whose VIPs have moved, sorted: they have nothing to host any more.
+	Released []ProxyID
 }
 
 // IngressVIP is a VIP that the ingress proxies host.
 type IngressVIP struct {
+	// Tailnet is the TailscaleTailnet that the VIP is in.
+	Tailnet string
 	// Service is the Tailscale Service without svc:.
 	Service string
 	Ports   []ServicePort
@@ -173,6 +196,8 @@ type IngressVIP struct {
 
 // EgressPort is a port of a remote VIP, or of another endpoint in the tailnet, with its stable local address.
 type EgressPort struct {
+	// Tailnet is the TailscaleTailnet that the endpoint is in; empty where it is not known.
+	Tailnet        string
 	Listen, Remote netip.AddrPort
 	// Name is the endpoint's name in the tailnet, where Remote has a port only. It is looked up for each connection.
 	Name     string
@@ -186,9 +211,11 @@ type EgressPort struct {
 
 // Probe is what the egress proxies probe.
 type Probe struct {
-	ID     string
-	Target federation.Target
-	Addrs  []netip.AddrPort
+	ID string
+	// Tailnet is the TailscaleTailnet that the target is in; empty for one that may be reached in any.
+	Tailnet string
+	Target  federation.Target
+	Addrs   []netip.AddrPort
 	// Name is as in [EgressPort]; Addrs has one entry then, whose port counts.
 	Name string
 	// Check says what must come back; the zero value wants a connection only.
@@ -230,7 +257,7 @@ type Check struct {
 type StatusRange struct{ Low, High uint16 }
 
 func (p Probe) equal(o Probe) bool {
-	return p.ID == o.ID && p.Target == o.Target && p.Name == o.Name && p.Interval == o.Interval && p.Timeout == o.Timeout &&
+	return p.ID == o.ID && p.Tailnet == o.Tailnet && p.Target == o.Target && p.Name == o.Name && p.Interval == o.Interval && p.Timeout == o.Timeout &&
 		slices.Equal(p.Addrs, o.Addrs) && p.Check.equal(o.Check)
 }
 
@@ -270,6 +297,9 @@ type ProxyStatus struct {
 	Errors   map[string]string
 	Draining bool
 }
+
+// ID names the proxy.
+func (st ProxyStatus) ID() ProxyID { return ProxyID{st.Role, st.Tailnet, st.Replica} }
 
 // Report is what the hub should know. It is immutable.
 type Report struct {

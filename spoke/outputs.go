@@ -64,8 +64,8 @@ type outputs struct {
 	// assignments are the keys that each service's endpoints were published under.
 	assignments map[federation.ServiceID]map[Assignment][]Endpoint
 	backends    map[Name]map[Assignment][]Endpoint
-	// egressAddrs are where the egress proxies are.
-	egressAddrs []netip.Addr
+	// egressAddrs are where the egress proxies of each tailnet are.
+	egressAddrs map[string][]netip.Addr
 	version     uint64
 }
 
@@ -152,7 +152,7 @@ func (s *Spoke) settleIngress() {
 			continue
 		}
 		svc := s.local.behind(r.VIP.Owner.Service)
-		vip := IngressVIP{Service: r.VIP.ServiceName}
+		vip := IngressVIP{Tailnet: r.VIP.TailnetRef, Service: r.VIP.ServiceName}
 		for _, p := range r.VIP.Ports {
 			vip.Ports = append(vip.Ports, ServicePort{Port: p, Ready: svc.ready(p.Port, p.Protocol)})
 		}
@@ -178,7 +178,8 @@ func (s *Spoke) settleEgress(now time.Time) {
 					continue
 				}
 				next.Egress = append(next.Egress, EgressPort{
-					Listen: netip.AddrPortFrom(s.cfg.EgressAddr, port), Remote: netip.AddrPortFrom(e.Addr, p.Port), Protocol: p.Protocol,
+					Tailnet: e.TailnetRef,
+					Listen:  netip.AddrPortFrom(s.cfg.EgressAddr, port), Remote: netip.AddrPortFrom(e.Addr, p.Port), Protocol: p.Protocol,
 					Cluster: e.Cluster, Service: id, Reset: s.probes.Unreachable(federation.Target{Cluster: e.Cluster}),
 				})
 			}
@@ -236,7 +237,7 @@ func (s *Spoke) probesOf(clusters map[federation.ClusterID]bool) []Probe {
 			}
 			t := federation.Target{Cluster: e.Cluster, Service: id}
 			out = append(out, Probe{
-				ID: "vip/" + t.String(), Target: t, Addrs: []netip.AddrPort{netip.AddrPortFrom(e.Addr, e.Ports[i].Port)},
+				ID: "vip/" + t.String(), Tailnet: e.TailnetRef, Target: t, Addrs: []netip.AddrPort{netip.AddrPortFrom(e.Addr, e.Ports[i].Port)},
 				Interval: vipProbeInterval, Timeout: vipProbeTimeout,
 			})
 		}
@@ -270,7 +271,7 @@ func (s *Spoke) publishConfig(b *board[ProxyConfig], next ProxyConfig) {
 
 func equalConfig(a, b ProxyConfig) bool {
 	return slices.EqualFunc(a.Ingress, b.Ingress, func(x, y IngressVIP) bool {
-		return x.Service == y.Service && slices.EqualFunc(x.Ports, y.Ports, func(p, q ServicePort) bool {
+		return x.Tailnet == y.Tailnet && x.Service == y.Service && slices.EqualFunc(x.Ports, y.Ports, func(p, q ServicePort) bool {
 			return p.Port == q.Port && slices.Equal(p.Ready, q.Ready)
 		})
 	}) && slices.Equal(a.Egress, b.Egress) && slices.Equal(a.Released, b.Released) && slices.EqualFunc(a.Probes, b.Probes, Probe.equal)

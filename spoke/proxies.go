@@ -11,19 +11,11 @@ import (
 // proxyGrace is how long a proxy whose stream ended is still taken for a host: it may just be opening a new one.
 const proxyGrace = 500 * time.Millisecond
 
-// proxyKey names a proxy of this cluster.
-type proxyKey struct {
-	Role    Role
-	Replica uint32
-}
-
-func (k proxyKey) compare(o proxyKey) int {
-	return cmp.Or(cmp.Compare(k.Role, o.Role), cmp.Compare(k.Replica, o.Replica))
-}
-
 // proxies are the cluster's proxies that the spoke hears or has just heard.
 type proxies struct {
-	byKey map[proxyKey]*proxy
+	byKey map[ProxyID]*proxy
+	// numbers tell the probers apart: replicas of different tailnets have the same ordinals.
+	numbers map[ProxyID]uint32
 	// ingressKnown is set once an ingress proxy was heard.
 	ingressKnown bool
 	// lost are the addresses of egress proxies that are gone since they were heard.
@@ -39,9 +31,21 @@ type proxy struct {
 	released bool
 }
 
-func newProxies() proxies { return proxies{byKey: map[proxyKey]*proxy{}, lost: map[netip.Addr]bool{}} }
+func newProxies() proxies {
+	return proxies{byKey: map[ProxyID]*proxy{}, numbers: map[ProxyID]uint32{}, lost: map[netip.Addr]bool{}}
+}
 
-func (p *proxies) get(k proxyKey) *proxy {
+// prober returns the number of a proxy, which it keeps.
+func (p *proxies) prober(k ProxyID) uint32 {
+	n, ok := p.numbers[k]
+	if !ok {
+		n = uint32(len(p.numbers))
+		p.numbers[k] = n
+	}
+	return n
+}
+
+func (p *proxies) get(k ProxyID) *proxy {
 	if p.byKey[k] == nil {
 		p.byKey[k] = &proxy{}
 	}
@@ -49,9 +53,9 @@ func (p *proxies) get(k proxyKey) *proxy {
 }
 
 // opened and closed count streams of a proxy.
-func (p *proxies) opened(k proxyKey) { p.get(k).streams++ }
+func (p *proxies) opened(k ProxyID) { p.get(k).streams++ }
 
-func (p *proxies) closed(k proxyKey, now time.Time) {
+func (p *proxies) closed(k ProxyID, now time.Time) {
 	x := p.get(k)
 	x.streams--
 	x.goneAt = now
@@ -59,7 +63,7 @@ func (p *proxies) closed(k proxyKey, now time.Time) {
 
 // report takes a proxy's state. It reports whether that changes the hosts.
 func (p *proxies) report(st ProxyStatus) bool {
-	x := p.get(proxyKey{st.Role, st.Replica})
+	x := p.get(st.ID())
 	before := p.hosts()
 	if !st.Draining {
 		x.released = false
@@ -72,8 +76,8 @@ func (p *proxies) report(st ProxyStatus) bool {
 }
 
 // expire drops the proxies that are gone for the grace time, and returns them.
-func (p *proxies) expire(now time.Time) []proxyKey {
-	var gone []proxyKey
+func (p *proxies) expire(now time.Time) []ProxyID {
+	var gone []ProxyID
 	for k, x := range p.byKey {
 		if x.streams == 0 && now.Sub(x.goneAt) >= proxyGrace {
 			gone = append(gone, k)
@@ -108,21 +112,21 @@ func (p *proxies) hosts() []Host {
 	return out
 }
 
-// released are the ingress replicas that have nothing to host any more, sorted.
-func (p *proxies) released() []uint32 {
-	var out []uint32
+// released are the ingress proxies that have nothing to host any more, sorted.
+func (p *proxies) released() []ProxyID {
+	var out []ProxyID
 	for k, x := range p.byKey {
 		if k.Role == Ingress && x.released {
-			out = append(out, k.Replica)
+			out = append(out, k)
 		}
 	}
-	slices.Sort(out)
+	slices.SortFunc(out, ProxyID.Compare)
 	return out
 }
 
 // ready reports whether a proxy of the role is on the tailnet and has applied something, and what is wrong with any.
 func (p *proxies) ready(role Role) (ready bool, problem string) {
-	for _, k := range slices.SortedFunc(maps.Keys(p.byKey), proxyKey.compare) {
+	for _, k := range slices.SortedFunc(maps.Keys(p.byKey), ProxyID.Compare) {
 		x := p.byKey[k]
 		if k.Role != role || x.streams == 0 {
 			continue
@@ -137,12 +141,12 @@ func (p *proxies) ready(role Role) (ready bool, problem string) {
 	return ready, problem
 }
 
-// draining are the nodes of the ingress replicas that drain and are not released, by replica.
-func (p *proxies) draining() map[uint32]string {
-	out := map[uint32]string{}
+// draining are the nodes of the ingress proxies that drain and are not released.
+func (p *proxies) draining() map[ProxyID]string {
+	out := map[ProxyID]string{}
 	for k, x := range p.byKey {
 		if k.Role == Ingress && x.status.Draining && !x.released {
-			out[k.Replica] = x.status.NodeID
+			out[k] = x.status.NodeID
 		}
 	}
 	return out

@@ -38,10 +38,10 @@ type Config struct {
 	// EgressAddr is where Envoy reaches the egress proxy, EgressPorts the ports that may be given there.
 	EgressAddr  netip.Addr
 	EgressPorts PortRange
-	// EgressService is the headless Service of the egress proxies, where they are pods. Envoy then reaches them at the
-	// addresses of its endpoints, and EgressAddr is what a replica listens at that does not know its own.
-	EgressService Name
-	Extension     Extension
+	// EgressPods says that the egress proxies are pods. Envoy then reaches them at the addresses of the endpoints of their
+	// headless Services, and EgressAddr is what a replica listens at that does not know its own.
+	EgressPods bool
+	Extension  Extension
 	// Hosts reports whether the tailnet routes any of the addresses to the node. It is asked while a proxy drains.
 	// Without it a draining proxy ends by its own timeout.
 	Hosts func(ctx context.Context, nodeID string, addrs []netip.Addr) (bool, error)

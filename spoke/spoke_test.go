@@ -434,13 +434,13 @@ func TestHostsAreUnknownUntilAnIngressProxyIsHeard(t *testing.T) {
 			t.Error("a spoke that has just started knows its hosts")
 		}
 		addr := netip.MustParseAddrPort("100.64.0.7:9440")
-		b.must(b.ProxyOpened(ctx, spoke.Ingress, 0))
+		b.must(b.ProxyOpened(ctx, spoke.ProxyID{Role: spoke.Ingress}))
 		b.must(b.ProxyReported(ctx, spoke.ProxyStatus{Role: spoke.Ingress, NodeID: "n7", Addr: addr}))
 		r, _ := b.LastReport()
 		if d := cmp.Diff([]spoke.Host{{NodeID: "n7", Addr: addr}}, r.Hosts, equate); d != "" || !r.HostsKnown {
 			t.Errorf("hosts (-want +got)\n%s", d)
 		}
-		b.must(b.ProxyClosed(ctx, spoke.Ingress, 0))
+		b.must(b.ProxyClosed(ctx, spoke.ProxyID{Role: spoke.Ingress}))
 		if r, _ = b.LastReport(); len(r.Hosts) != 1 {
 			t.Error("dropped before the grace time")
 		}

@@ -78,6 +78,7 @@ type ProbeStatus struct {
 // ProxyInfo is a proxy in the status.
 type ProxyInfo struct {
 	Role      Role              `json:"role"`
+	Tailnet   string            `json:"tailnet,omitempty"`
 	Replica   uint32            `json:"replica"`
 	Connected bool              `json:"connected"`
 	NodeID    string            `json:"nodeID,omitempty"`
@@ -168,10 +169,10 @@ func (s *Spoke) status(now time.Time) Status {
 
 func (p *proxies) status() []ProxyInfo {
 	var out []ProxyInfo
-	for _, k := range slices.SortedFunc(maps.Keys(p.byKey), proxyKey.compare) {
+	for _, k := range slices.SortedFunc(maps.Keys(p.byKey), ProxyID.Compare) {
 		x := p.byKey[k]
 		out = append(out, ProxyInfo{
-			Role: k.Role, Replica: k.Replica, Connected: x.streams > 0, NodeID: x.status.NodeID, Addr: x.status.Addr,
+			Role: k.Role, Tailnet: k.Tailnet, Replica: k.Replica, Connected: x.streams > 0, NodeID: x.status.NodeID, Addr: x.status.Addr,
 			Applied: x.status.Applied, Draining: x.status.Draining, Errors: x.status.Errors,
 		})
 	}

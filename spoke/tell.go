@@ -168,19 +168,19 @@ func (s *Spoke) Changes() <-chan struct{} {
 }
 
 // ProxyOpened and ProxyClosed tell that a proxy has opened or ended a stream of reports.
-func (s *Spoke) ProxyOpened(ctx context.Context, r Role, replica uint32) error {
-	return s.do(ctx, func(time.Time) { s.proxies.opened(proxyKey{r, replica}) })
+func (s *Spoke) ProxyOpened(ctx context.Context, id ProxyID) error {
+	return s.do(ctx, func(time.Time) { s.proxies.opened(id) })
 }
 
 // ProxyClosed is the end of what ProxyOpened began.
-func (s *Spoke) ProxyClosed(ctx context.Context, r Role, replica uint32) error {
-	return s.do(ctx, func(now time.Time) { s.proxies.closed(proxyKey{r, replica}, now) })
+func (s *Spoke) ProxyClosed(ctx context.Context, id ProxyID) error {
+	return s.do(ctx, func(now time.Time) { s.proxies.closed(id, now) })
 }
 
 // ProxyReported takes the state of a proxy, with its probe results.
 func (s *Spoke) ProxyReported(ctx context.Context, st ProxyStatus) error {
 	return s.do(ctx, func(now time.Time) {
-		before, knew := s.proxies.byKey[proxyKey{st.Role, st.Replica}], s.proxies.ingressKnown
+		before, knew := s.proxies.byKey[st.ID()], s.proxies.ingressKnown
 		var old ProxyStatus
 		if before != nil {
 			old = before.status
@@ -208,12 +208,13 @@ func (s *Spoke) probed(st ProxyStatus, now time.Time) {
 		}
 	}
 	var changed []federation.Target
+	prober := s.proxies.prober(st.ID())
 	for _, r := range st.Results {
-		if name, changed := s.backends.record(r, st.Replica); changed {
+		if name, changed := s.backends.record(r, prober); changed {
 			s.dirty.backend(name)
 			s.dirty.status = true
 		}
-		if t, ok := targets[r.ID]; ok && s.probes.Record(t, st.Replica, r.result(), now) {
+		if t, ok := targets[r.ID]; ok && s.probes.Record(t, prober, r.result(), now) {
 			changed = append(changed, t)
 		}
 	}
@@ -245,17 +246,17 @@ func (s *Spoke) watchDrains(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
-		draining, err := ask(ctx, s, func(time.Time) map[uint32]string { return s.proxies.draining() })
+		draining, err := ask(ctx, s, func(time.Time) map[ProxyID]string { return s.proxies.draining() })
 		if err != nil {
 			return nil
 		}
-		for replica, node := range draining {
-			s.release(ctx, replica, node)
+		for id, node := range draining {
+			s.release(ctx, id, node)
 		}
 	}
 }
 
-func (s *Spoke) release(ctx context.Context, replica uint32, node string) {
+func (s *Spoke) release(ctx context.Context, id ProxyID, node string) {
 	addrs, err := ask(ctx, s, func(time.Time) []netip.Addr { return s.hostedAddrs() })
 	if err != nil {
 		return
@@ -265,7 +266,7 @@ func (s *Spoke) release(ctx context.Context, replica uint32, node string) {
 	}
 	// An error says that ctx has ended, and the spoke with it.
 	_ = s.do(ctx, func(time.Time) {
-		if x := s.proxies.byKey[proxyKey{Ingress, replica}]; x != nil && x.status.Draining {
+		if x := s.proxies.byKey[id]; x != nil && x.status.Draining {
 			x.released, s.dirty.ingress = true, true
 		}
 	})

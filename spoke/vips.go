@@ -120,7 +120,7 @@ func (s *Spoke) remoteVIP(id federation.ServiceID, e federation.Endpoint) VIPSer
 	for _, p := range e.Ports {
 		port := VIPPort{Port: p}
 		if listen, ok := s.ports.get(portKey{VIP: federation.ExportKey{Cluster: e.Cluster, Service: id}, Port: p.Port, Protocol: p.Protocol}); ok {
-			for _, x := range s.lead(Endpoint{}, listen) {
+			for _, x := range s.lead(Endpoint{}, e.TailnetRef, listen) {
 				port.Backends = append(port.Backends, x.Addr)
 			}
 		}

@@ -50,7 +50,7 @@ func fromResource(r linkstate.Resource) *Resource {
 	case r.VIP != nil:
 		out.Object = &Resource_Vip{Vip: &MemberVIP{
 			Service: FromService(r.VIP.Owner.Service), Name: r.VIP.Name, ServiceName: r.VIP.ServiceName, Tailnet: r.VIP.Tailnet,
-			Addrs: fromAddrs(r.VIP.Addrs), Ports: fromPorts(r.VIP.Ports), Federated: r.VIP.Federated(),
+			TailnetRef: r.VIP.TailnetRef, Addrs: fromAddrs(r.VIP.Addrs), Ports: fromPorts(r.VIP.Ports), Federated: r.VIP.Federated(),
 		}}
 	case r.EndpointSet != nil:
 		set := &EndpointSet{Service: FromService(r.EndpointSet.Service)}
@@ -58,6 +58,7 @@ func fromResource(r linkstate.Resource) *Resource {
 			set.Endpoints = append(set.Endpoints, &Endpoint{
 				Cluster: string(e.Cluster), Addr: e.Addr.AsSlice(), Ports: fromPorts(e.Ports), Priority: e.Priority, Weight: e.Weight,
 				Health: Health(e.Health), Reason: e.Reason, Stale: e.Stale, ClusterPinned: e.ClusterPinned,
+				TailnetRef: e.TailnetRef,
 			})
 		}
 		out.Object = &Resource_EndpointSet{EndpointSet: set}
@@ -101,6 +102,7 @@ func toVIP(self federation.ClusterID, p *MemberVIP) (*federation.VIP, error) {
 	}
 	v := &federation.VIP{
 		Owner: federation.ExportKey{Cluster: self, Service: id}, Name: p.GetName(), ServiceName: p.GetServiceName(), Tailnet: p.GetTailnet(),
+		TailnetRef: p.GetTailnetRef(),
 	}
 	for _, b := range p.GetAddrs() {
 		a, err := toAddr(b)
@@ -138,6 +140,7 @@ func toSet(self federation.ClusterID, p *EndpointSet) (*federation.EndpointSet, 
 		set.Endpoints = append(set.Endpoints, federation.Endpoint{
 			Cluster: c, Addr: addr, Ports: ports, Priority: e.GetPriority(), Weight: e.GetWeight(),
 			Health: federation.Health(e.GetHealth()), Reason: e.GetReason(), Stale: e.GetStale(), ClusterPinned: e.GetClusterPinned(),
+			TailnetRef: e.GetTailnetRef(),
 		})
 	}
 	return set, nil

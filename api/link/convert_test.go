@@ -51,7 +51,7 @@ func resource(r *rand.Rand) linkstate.Resource {
 	case 0:
 		v := &federation.VIP{
 			Owner: federation.ExportKey{Cluster: pick(r, self, ""), Service: service(r)}, Name: pick(r, "n", "local-a-web"), ServiceName: "s",
-			Tailnet: pick(r, "", "prod"), Ports: ports(r),
+			Tailnet: pick(r, "", "prod"), TailnetRef: pick(r, "", "acme"), Ports: ports(r),
 		}
 		for range r.IntN(3) {
 			v.Addrs = append(v.Addrs, addr(r))
@@ -63,6 +63,7 @@ func resource(r *rand.Rand) linkstate.Resource {
 			s.Endpoints = append(s.Endpoints, federation.Endpoint{
 				Cluster: cluster(), Addr: addr(r), Ports: ports(r), Priority: r.Uint32(), Weight: r.Uint32(),
 				Health: pick(r, federation.Healthy, federation.Degraded, federation.Unhealthy), Reason: pick(r, "", "Serving"), Stale: r.IntN(2) == 0, ClusterPinned: r.IntN(2) == 0,
+				TailnetRef: pick(r, "", "acme"),
 			})
 		}
 		return linkstate.Resource{EndpointSet: s}

@@ -749,7 +749,9 @@ type MemberVIP struct {
 	Ports       []*Port                `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
 	// federated: it is the VIP of the whole federated service, which other clusters may advertise too, and not the one of
 	// this cluster's export.
-	Federated     bool `protobuf:"varint,7,opt,name=federated,proto3" json:"federated,omitempty"`
+	Federated bool `protobuf:"varint,7,opt,name=federated,proto3" json:"federated,omitempty"`
+	// tailnet_ref is the TailscaleTailnet that the VIP is in, tailnet what the TailscaleGateway calls it.
+	TailnetRef    string `protobuf:"bytes,8,opt,name=tailnet_ref,json=tailnetRef,proto3" json:"tailnet_ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -833,6 +835,13 @@ func (x *MemberVIP) GetFederated() bool {
 	return false
 }
 
+func (x *MemberVIP) GetTailnetRef() string {
+	if x != nil {
+		return x.TailnetRef
+	}
+	return ""
+}
+
 type EndpointSet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Service       *ServiceID             `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -897,6 +906,8 @@ type Endpoint struct {
 	Stale    bool                   `protobuf:"varint,8,opt,name=stale,proto3" json:"stale,omitempty"`
 	// cluster_pinned: no other endpoint stands in for it where a route names its cluster.
 	ClusterPinned bool `protobuf:"varint,9,opt,name=cluster_pinned,json=clusterPinned,proto3" json:"cluster_pinned,omitempty"`
+	// tailnet_ref is the TailscaleTailnet that the VIP is in.
+	TailnetRef    string `protobuf:"bytes,10,opt,name=tailnet_ref,json=tailnetRef,proto3" json:"tailnet_ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -992,6 +1003,13 @@ func (x *Endpoint) GetClusterPinned() bool {
 		return x.ClusterPinned
 	}
 	return false
+}
+
+func (x *Endpoint) GetTailnetRef() string {
+	if x != nil {
+		return x.TailnetRef
+	}
+	return ""
 }
 
 type Peer struct {
@@ -1488,8 +1506,10 @@ type ProxyKeyRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	// role is ingress or egress.
-	Role          string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
-	Replica       uint32 `protobuf:"varint,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	Role    string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Replica uint32 `protobuf:"varint,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	// tailnet is the TailscaleTailnet that the proxy is to join; empty for the one that hub and spokes are on.
+	Tailnet       string `protobuf:"bytes,4,opt,name=tailnet,proto3" json:"tailnet,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1543,6 +1563,13 @@ func (x *ProxyKeyRequest) GetReplica() uint32 {
 		return x.Replica
 	}
 	return 0
+}
+
+func (x *ProxyKeyRequest) GetTailnet() string {
+	if x != nil {
+		return x.Tailnet
+	}
+	return ""
 }
 
 type ProxyKeyResponse struct {
@@ -1658,7 +1685,7 @@ const file_api_link_link_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x10\n" +
-	"\x03app\x18\x04 \x01(\tR\x03app\"\xf5\x01\n" +
+	"\x03app\x18\x04 \x01(\tR\x03app\"\x96\x02\n" +
 	"\tMemberVIP\x125\n" +
 	"\aservice\x18\x01 \x01(\v2\x1b.tailgate.link.v1.ServiceIDR\aservice\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
@@ -1666,10 +1693,12 @@ const file_api_link_link_proto_rawDesc = "" +
 	"\atailnet\x18\x04 \x01(\tR\atailnet\x12\x14\n" +
 	"\x05addrs\x18\x05 \x03(\fR\x05addrs\x12,\n" +
 	"\x05ports\x18\x06 \x03(\v2\x16.tailgate.link.v1.PortR\x05ports\x12\x1c\n" +
-	"\tfederated\x18\a \x01(\bR\tfederated\"~\n" +
+	"\tfederated\x18\a \x01(\bR\tfederated\x12\x1f\n" +
+	"\vtailnet_ref\x18\b \x01(\tR\n" +
+	"tailnetRef\"~\n" +
 	"\vEndpointSet\x125\n" +
 	"\aservice\x18\x01 \x01(\v2\x1b.tailgate.link.v1.ServiceIDR\aservice\x128\n" +
-	"\tendpoints\x18\x02 \x03(\v2\x1a.tailgate.link.v1.EndpointR\tendpoints\"\xa1\x02\n" +
+	"\tendpoints\x18\x02 \x03(\v2\x1a.tailgate.link.v1.EndpointR\tendpoints\"\xc2\x02\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\fR\x04addr\x12,\n" +
@@ -1679,7 +1708,10 @@ const file_api_link_link_proto_rawDesc = "" +
 	"\x06health\x18\x06 \x01(\x0e2\x18.tailgate.link.v1.HealthR\x06health\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12\x14\n" +
 	"\x05stale\x18\b \x01(\bR\x05stale\x12%\n" +
-	"\x0ecluster_pinned\x18\t \x01(\bR\rclusterPinned\"f\n" +
+	"\x0ecluster_pinned\x18\t \x01(\bR\rclusterPinned\x12\x1f\n" +
+	"\vtailnet_ref\x18\n" +
+	" \x01(\tR\n" +
+	"tailnetRef\"f\n" +
 	"\x04Peer\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
@@ -1712,12 +1744,13 @@ const file_api_link_link_proto_rawDesc = "" +
 	"\aRefusal\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x10\n" +
-	"\x0eReportResponse\"^\n" +
+	"\x0eReportResponse\"x\n" +
 	"\x0fProxyKeyRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x18\n" +
-	"\areplica\x18\x03 \x01(\rR\areplica\"Y\n" +
+	"\areplica\x18\x03 \x01(\rR\areplica\x12\x18\n" +
+	"\atailnet\x18\x04 \x01(\tR\atailnet\"Y\n" +
 	"\x10ProxyKeyResponse\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1f\n" +
 	"\vcontrol_url\x18\x02 \x01(\tR\n" +

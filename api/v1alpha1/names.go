@@ -21,6 +21,17 @@ const (
 	LoadBalancerClassVIP = GroupName + "/vip"
 )
 
+// What the objects of the proxies carry.
+const (
+	// LabelTailnet is the TailscaleTailnet whose proxies an object belongs to. A name that is too long for a label is cut,
+	// with a hash; the annotation of the same name has all of it.
+	LabelTailnet = GroupName + "/tailnet"
+	// LabelProxyRole is the role of these proxies: ingress or egress.
+	LabelProxyRole = GroupName + "/proxy-role"
+	// AnnotationTailnet is the TailscaleTailnet whose proxies an object belongs to.
+	AnnotationTailnet = GroupName + "/tailnet"
+)
+
 // Kinds of this group, as references name them.
 const (
 	// KindFailoverPolicy is the kind of [FailoverPolicy].

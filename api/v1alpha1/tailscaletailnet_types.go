@@ -93,8 +93,8 @@ type TailscaleTailnetSpec struct {
 	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() in ['http', 'https']",message="apiURL must be an http or https URL, such as https://api.tailscale.com"
 	APIURL string `json:"apiURL,omitempty"`
 
-	// ControlURL is the address of the control server that the proxies log in to. Default:
-	// https://controlplane.tailscale.com.
+	// ControlURL is the address of the control server that the proxies log in to. Default: the hub's own for the tailnet that
+	// the hub is on, otherwise https://controlplane.tailscale.com.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=512

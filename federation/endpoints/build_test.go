@@ -270,11 +270,16 @@ func TestBuildOrdersByDistance(t *testing.T) {
 
 func TestBuildSaysWhatItIsTold(t *testing.T) {
 	p := policy.Default()
-	c := with(two, func(c *endpoints.Candidate) { c.Reason, c.Stale, c.ClusterPinned = "ServingStale", true, true })
+	c := with(two, func(c *endpoints.Candidate) {
+		c.Reason, c.Stale, c.ClusterPinned = "ServingStale", true, true
+		vip := *c.VIP
+		vip.TailnetRef = "acme"
+		c.VIP = &vip
+	})
 	got := endpoints.Build(at(one), webapp, &p, []endpoints.Candidate{c})
 	want := federation.Endpoint{
 		Cluster: "two", Addr: netip.MustParseAddr("100.100.0.1"), Ports: []federation.Port{{Port: 80, Protocol: federation.TCP}},
-		Weight: endpoints.Whole, Reason: "ServingStale", Stale: true, ClusterPinned: true,
+		Weight: endpoints.Whole, Reason: "ServingStale", Stale: true, ClusterPinned: true, TailnetRef: "acme",
 	}
 	if !endpoints.Equal(federation.EndpointSet{Consumer: "one", Service: webapp, Endpoints: []federation.Endpoint{want}}, got) {
 		t.Errorf("got %+v", got)

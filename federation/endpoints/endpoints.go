@@ -111,6 +111,7 @@ func Build(c Consumer, id federation.ServiceID, p *policy.Policy, candidates []C
 			Stale:    x.Stale,
 
 			ClusterPinned: x.ClusterPinned,
+			TailnetRef:    x.VIP.TailnetRef,
 		}
 	}
 	failOpen(set.Endpoints)
@@ -183,7 +184,7 @@ func Equal(a, b federation.EndpointSet) bool {
 
 func equal(a, b federation.Endpoint) bool {
 	return a.Cluster == b.Cluster && a.Addr == b.Addr && a.Priority == b.Priority && a.Weight == b.Weight &&
-		a.Health == b.Health && a.Reason == b.Reason && a.Stale == b.Stale && a.ClusterPinned == b.ClusterPinned &&
+		a.Health == b.Health && a.Reason == b.Reason && a.Stale == b.Stale && a.ClusterPinned == b.ClusterPinned && a.TailnetRef == b.TailnetRef &&
 		slices.Equal(a.Ports, b.Ports)
 }
 

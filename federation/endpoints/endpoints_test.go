@@ -169,6 +169,7 @@ func TestEqualSeesEveryField(t *testing.T) {
 		"health":   func(_ *federation.EndpointSet, e *federation.Endpoint) { e.Health = d },
 		"reason":   func(_ *federation.EndpointSet, e *federation.Endpoint) { e.Reason = "Drained" },
 		"stale":    func(_ *federation.EndpointSet, e *federation.Endpoint) { e.Stale = true },
+		"tailnet":  func(_ *federation.EndpointSet, e *federation.Endpoint) { e.TailnetRef = "other" },
 		"pinned":   func(_ *federation.EndpointSet, e *federation.Endpoint) { e.ClusterPinned = true },
 	} {
 		if endpoints.Equal(same, set(change)) {

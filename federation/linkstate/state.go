@@ -140,8 +140,7 @@ func (s State) changed(next State, keys []string) []string {
 	return out
 }
 
-// Equal reports whether both resources say the same to a spoke. What only a hub knows, such as in which of its
-// TailscaleTailnets a VIP is, is not told and not compared.
+// Equal reports whether both resources say the same to a spoke.
 func (r Resource) Equal(o Resource) bool {
 	switch {
 	case r.VIP != nil && o.VIP != nil:
@@ -158,11 +157,11 @@ func (r Resource) Equal(o Resource) bool {
 }
 
 func equalVIP(a, b federation.VIP) bool {
-	return a.Owner == b.Owner && a.Name == b.Name && a.ServiceName == b.ServiceName && a.Tailnet == b.Tailnet &&
+	return a.Owner == b.Owner && a.Name == b.Name && a.ServiceName == b.ServiceName && a.Tailnet == b.Tailnet && a.TailnetRef == b.TailnetRef &&
 		slices.Equal(a.Addrs, b.Addrs) && slices.Equal(a.Ports, b.Ports)
 }
 
 func equalEndpoint(a, b federation.Endpoint) bool {
 	return a.Cluster == b.Cluster && a.Addr == b.Addr && slices.Equal(a.Ports, b.Ports) && a.Priority == b.Priority &&
-		a.Weight == b.Weight && a.Health == b.Health && a.Reason == b.Reason && a.Stale == b.Stale && a.ClusterPinned == b.ClusterPinned
+		a.Weight == b.Weight && a.Health == b.Health && a.Reason == b.Reason && a.Stale == b.Stale && a.ClusterPinned == b.ClusterPinned && a.TailnetRef == b.TailnetRef
 }

@@ -82,15 +82,33 @@ type Options struct {
 	// WhoIs names the node behind a remote address of the listener.
 	WhoIs func(ctx context.Context, remote string) (Node, error)
 	// MintKey makes an auth key for a proxy of a member, with the tag ProxyTag.
-	MintKey func(ctx context.Context, c federation.ClusterID, role string, replica uint32) (string, error)
+	MintKey func(ctx context.Context, p Proxy) (ProxyKey, error)
 	// SpokeTag is what a node must carry to be served, ProxyTag what its proxies will carry.
 	SpokeTag, ProxyTag string
-	// ControlURL is the control server of the proxies' tailnet.
-	ControlURL string
 	// Heartbeat is the interval of heartbeats both ways, 1 s by default.
 	Heartbeat time.Duration
 	Log       *slog.Logger
 }
+
+// Proxy is a proxy that asks for an auth key.
+type Proxy struct {
+	Cluster federation.ClusterID
+	// Role is ingress or egress.
+	Role    string
+	Replica uint32
+	// Tailnet is the TailscaleTailnet to join; empty for the one that hub and spokes are on.
+	Tailnet string
+}
+
+// ProxyKey lets a proxy join its tailnet.
+type ProxyKey struct {
+	Key string
+	// ControlURL is the tailnet's control server; empty for that of the spokes.
+	ControlURL string
+}
+
+// ErrNoTailnet is returned, wrapped, by MintKey for a TailscaleTailnet that there is not.
+var ErrNoTailnet = errors.New("no such TailscaleTailnet")
 
 // Server serves the link.
 type Server struct {
@@ -280,10 +298,13 @@ func (s *Server) ProxyKey(ctx context.Context, r *link.ProxyKeyRequest) (*link.P
 	if role := r.GetRole(); role != "ingress" && role != "egress" {
 		return nil, status.Errorf(codes.InvalidArgument, "role %q: want ingress or egress", role)
 	}
-	key, err := s.MintKey(ctx, c, r.GetRole(), r.GetReplica())
-	if err != nil {
-		s.Log.Warn("no key for a proxy", "cluster", string(c), "role", r.GetRole(), "err", err)
+	key, err := s.MintKey(ctx, Proxy{Cluster: c, Role: r.GetRole(), Replica: r.GetReplica(), Tailnet: r.GetTailnet()})
+	switch {
+	case errors.Is(err, ErrNoTailnet):
+		return nil, status.Errorf(codes.NotFound, "the hub has no TailscaleTailnet %q", r.GetTailnet())
+	case err != nil:
+		s.Log.Warn("no key for a proxy", "cluster", string(c), "role", r.GetRole(), "tailnet", r.GetTailnet(), "err", err)
 		return nil, status.Error(codes.Unavailable, "the Tailscale API gives no key now, try again")
 	}
-	return &link.ProxyKeyResponse{Key: key, ControlUrl: s.ControlURL, Tags: []string{s.ProxyTag}}, nil
+	return &link.ProxyKeyResponse{Key: key.Key, ControlUrl: key.ControlURL, Tags: []string{s.ProxyTag}}, nil
 }

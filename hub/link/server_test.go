@@ -47,7 +47,7 @@ func start(t *testing.T, heartbeat time.Duration) *rig {
 		update: make(chan linkstate.Update, 10),
 	}
 	s := hublink.New(hublink.Options{
-		Hub: r, Members: r, SpokeTag: "tag:tailgate-spoke", ProxyTag: "tag:tailgate-proxy", ControlURL: "http://control",
+		Hub: r, Members: r, SpokeTag: "tag:tailgate-spoke", ProxyTag: "tag:tailgate-proxy",
 		WhoIs: func(context.Context, string) (hublink.Node, error) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -56,8 +56,11 @@ func start(t *testing.T, heartbeat time.Duration) *rig {
 			}
 			return r.node, nil
 		},
-		MintKey: func(_ context.Context, c federation.ClusterID, role string, _ uint32) (string, error) {
-			return fmt.Sprintf("key-of-%s-%s", c, role), nil
+		MintKey: func(_ context.Context, p hublink.Proxy) (hublink.ProxyKey, error) {
+			if p.Tailnet == "nobodys" {
+				return hublink.ProxyKey{}, fmt.Errorf("mint: %w", hublink.ErrNoTailnet)
+			}
+			return hublink.ProxyKey{Key: fmt.Sprintf("key-of-%s-%s-%d-%s", p.Cluster, p.Role, p.Replica, p.Tailnet), ControlURL: "http://control"}, nil
 		},
 		Heartbeat: heartbeat, Log: slog.New(slog.DiscardHandler),
 	})
@@ -322,11 +325,15 @@ func TestBadReportsAreRefused(t *testing.T) {
 func TestProxyKey(t *testing.T) {
 	r := start(t, time.Minute)
 	r.join(t, "c1")
-	k, err := r.client().ProxyKey(t.Context(), &link.ProxyKeyRequest{ClusterId: "c1", Role: "egress"})
-	if err != nil || k.GetKey() != "key-of-c1-egress" || k.GetControlUrl() != "http://control" {
+	k, err := r.client().ProxyKey(t.Context(), &link.ProxyKeyRequest{ClusterId: "c1", Role: "egress", Replica: 2, Tailnet: "acme"})
+	if err != nil || k.GetKey() != "key-of-c1-egress-2-acme" || k.GetControlUrl() != "http://control" {
 		t.Errorf("ProxyKey: %v, %v", k, err)
 	}
 	if _, err := r.client().ProxyKey(t.Context(), &link.ProxyKeyRequest{ClusterId: "c1", Role: "admin"}); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("an unknown role: %v", err)
+	}
+	_, err = r.client().ProxyKey(t.Context(), &link.ProxyKeyRequest{ClusterId: "c1", Role: "egress", Tailnet: "nobodys"})
+	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), `"nobodys"`) {
+		t.Errorf("an unknown tailnet: %v", err)
 	}
 }

@@ -77,14 +77,25 @@ type Controllers struct {
 	status, endpoints, policies, vips, exports, told chan event.GenericEvent
 }
 
+// Options are what the controllers need. All are required but where said.
+type Options struct {
+	// API is how the member's API server is reached.
+	API   *rest.Config
+	Spoke *spoke.Spoke
+	// Namespace is the spoke's own.
+	Namespace string
+	Log       *slog.Logger
+}
+
 // New returns the controllers for a cluster. It fails with [ErrMissingKind] where a CRD is not installed.
-func New(cfg *rest.Config, s *spoke.Spoke, log *slog.Logger) (*Controllers, error) {
+func New(o Options) (*Controllers, error) {
+	s, log := o.Spoke, o.Log
 	scheme, err := Scheme()
 	if err != nil {
 		return nil, err
 	}
 	logger := logr.FromSlogHandler(log.Handler())
-	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+	mgr, err := ctrl.NewManager(o.API, ctrl.Options{
 		Scheme: scheme, Logger: logger, Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
 		Cache:      cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
 		Controller: config.Controller{SkipNameValidation: new(true)}, // a test has several spokes in one process
@@ -104,7 +115,7 @@ func New(cfg *rest.Config, s *spoke.Spoke, log *slog.Logger) (*Controllers, erro
 	record := func(o client.Object, reason, message string) {
 		recorder.Eventf(o, nil, corev1.EventTypeWarning, reason, "Join", "%s", message)
 	}
-	c.services = &service.Reconciler{Client: mgr.GetClient(), Spoke: s}
+	c.services = &service.Reconciler{Client: mgr.GetClient(), Spoke: s, Namespace: o.Namespace}
 	c.gateways = &tailscalegateway.Reconciler{
 		Client: mgr.GetClient(), Spoke: s, Changes: c.status, Record: record,
 	}

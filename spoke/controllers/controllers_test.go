@@ -125,7 +125,7 @@ func (f *fixture) newSpoke() *spoke.Spoke {
 }
 
 func (f *fixture) testMissingCRDs() {
-	_, err := controllers.New(f.api.RESTConfig(), f.newSpoke(), slog.New(slog.DiscardHandler))
+	_, err := controllers.New(controllers.Options{API: f.api.RESTConfig(), Spoke: f.newSpoke(), Namespace: "tailgate-system", Log: slog.New(slog.DiscardHandler)})
 	if !errors.Is(err, controllers.ErrMissingKind) {
 		f.Fatalf("error %v, want %v", err, controllers.ErrMissingKind)
 	}
@@ -229,7 +229,7 @@ func (f *fixture) objects() {
 
 func (f *fixture) start() (stop func()) {
 	f.spoke = f.newSpoke()
-	c, err := controllers.New(f.api.RESTConfig(), f.spoke, slog.New(slog.DiscardHandler))
+	c, err := controllers.New(controllers.Options{API: f.api.RESTConfig(), Spoke: f.spoke, Namespace: "tailgate-system", Log: slog.New(slog.DiscardHandler)})
 	f.must(err)
 	ctx, cancel := context.WithCancel(f.Context())
 	ended := make(chan error, 2)
@@ -318,7 +318,7 @@ func (f *fixture) testConditions() {
 	f.must(f.spoke.LinkChanged(f.Context(), spoke.LinkStatus{Up: true, Reason: spoke.ReasonConnected}))
 	f.condition("ts", v1alpha1.ConditionHubConnected, metav1.ConditionTrue, v1alpha1.ReasonConnected)
 	for _, r := range []spoke.Role{spoke.Ingress, spoke.Egress} {
-		f.must(f.spoke.ProxyOpened(f.Context(), r, 0))
+		f.must(f.spoke.ProxyOpened(f.Context(), spoke.ProxyID{Role: r}))
 		f.must(f.spoke.ProxyReported(f.Context(), spoke.ProxyStatus{Role: r, NodeID: "n", Applied: 1}))
 	}
 	f.condition("ts", v1alpha1.ConditionProxiesReady, metav1.ConditionTrue, v1alpha1.ReasonProxiesReady)

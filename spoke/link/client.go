@@ -227,17 +227,17 @@ type ProxyKey struct {
 	Tags            []string
 }
 
-// ProxyKey asks the hub for an auth key for a proxy.
-func (c *Client) ProxyKey(ctx context.Context, role spoke.Role, replica uint32) (ProxyKey, error) {
+// ProxyKey asks the hub for an auth key for a proxy. One without a tailnet is for that of the spoke.
+func (c *Client) ProxyKey(ctx context.Context, id spoke.ProxyID) (ProxyKey, error) {
 	hub := c.hub.Load()
 	if hub == nil {
-		return ProxyKey{}, fmt.Errorf("ask the hub for a key for the %s proxy %d: %w", role, replica, ErrNoLink)
+		return ProxyKey{}, fmt.Errorf("ask the hub for a key for the %s proxy %d: %w", id.Role, id.Replica, ErrNoLink)
 	}
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
-	r, err := (*hub).ProxyKey(ctx, &link.ProxyKeyRequest{ClusterId: string(c.Cluster), Role: string(role), Replica: replica})
+	r, err := (*hub).ProxyKey(ctx, &link.ProxyKeyRequest{ClusterId: string(c.Cluster), Role: string(id.Role), Replica: id.Replica, Tailnet: id.Tailnet})
 	if err != nil {
-		return ProxyKey{}, fmt.Errorf("ask the hub for a key for the %s proxy %d: %w", role, replica, err)
+		return ProxyKey{}, fmt.Errorf("ask the hub for a key for the %s proxy %d: %w", id.Role, id.Replica, err)
 	}
 	return ProxyKey{Key: r.GetKey(), ControlURL: r.GetControlUrl(), Tags: r.GetTags()}, nil
 }

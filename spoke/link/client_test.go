@@ -73,7 +73,7 @@ func (h *fakeHub) Report(stream grpc.ClientStreamingServer[api.ReportRequest, ap
 }
 
 func (h *fakeHub) ProxyKey(_ context.Context, r *api.ProxyKeyRequest) (*api.ProxyKeyResponse, error) {
-	return &api.ProxyKeyResponse{Key: "key-" + r.GetRole(), ControlUrl: "http://control", Tags: []string{"tag:proxy"}}, nil
+	return &api.ProxyKeyResponse{Key: "key-" + r.GetRole() + "-" + r.GetTailnet(), ControlUrl: "http://control", Tags: []string{"tag:proxy"}}, nil
 }
 
 // fakeSpoke is the loop as the link sees it.
@@ -378,12 +378,12 @@ func TestReports(t *testing.T) {
 func TestProxyKey(t *testing.T) {
 	b := start(t, accept)
 	idle := link.New(link.Options{Cluster: "c1"})
-	if _, err := idle.ProxyKey(t.Context(), spoke.Ingress, 0); !errors.Is(err, link.ErrNoLink) {
+	if _, err := idle.ProxyKey(t.Context(), spoke.ProxyID{Role: spoke.Ingress}); !errors.Is(err, link.ErrNoLink) {
 		t.Errorf("without a link: %v", err)
 	}
 	receive(t, "watch", b.hub.watches)
-	key, err := b.ProxyKey(t.Context(), spoke.Egress, 0)
-	if err != nil || key.Key != "key-egress" || key.ControlURL != "http://control" {
+	key, err := b.ProxyKey(t.Context(), spoke.ProxyID{Role: spoke.Egress, Tailnet: "acme"})
+	if err != nil || key.Key != "key-egress-acme" || key.ControlURL != "http://control" {
 		t.Errorf("key %+v, %v", key, err)
 	}
 }

@@ -9,13 +9,17 @@ import (
 	"github.com/tailgate-project/tailgate/spoke/proxy/proxyapi"
 )
 
-// toConfig converts the configuration for one replica.
-func toConfig(c spoke.ProxyConfig, role spoke.Role, replica uint32) *proxyapi.Config {
+// toConfig converts the configuration for one proxy: what concerns its tailnet, or any.
+func toConfig(c spoke.ProxyConfig, id spoke.ProxyID) *proxyapi.Config {
 	out := &proxyapi.Config{Version: c.Version, Cluster: string(c.Cluster)}
-	if role == spoke.Ingress && slices.Contains(c.Released, replica) {
+	if slices.Contains(c.Released, id) {
 		return out
 	}
+	concerns := func(tailnet string) bool { return tailnet == id.Tailnet || tailnet == "" || id.Tailnet == "" }
 	for _, v := range c.Ingress {
+		if !concerns(v.Tailnet) {
+			continue
+		}
 		vip := &proxyapi.Ingress{ServiceName: v.Service}
 		for _, p := range v.Ports {
 			vip.Ports = append(vip.Ports, &proxyapi.IngressPort{
@@ -26,12 +30,18 @@ func toConfig(c spoke.ProxyConfig, role spoke.Role, replica uint32) *proxyapi.Co
 	}
 	datagrams := map[string]bool{}
 	for _, e := range c.Egress {
+		if !concerns(e.Tailnet) {
+			continue
+		}
 		out.Egress = append(out.Egress, toEgress(e))
 		if e.Service.Kind == spoke.KindEndpoint && e.Protocol == federation.UDP {
 			datagrams[endpointProbe(e.Service)] = true
 		}
 	}
 	for _, p := range c.Probes {
+		if !concerns(p.Tailnet) {
+			continue
+		}
 		probe := toProbe(p)
 		if datagrams[p.ID] {
 			probe.Protocol = string(federation.UDP)

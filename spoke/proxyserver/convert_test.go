@@ -3,6 +3,7 @@ package proxyserver_test
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/spoke"
 	"github.com/tailgate-project/tailgate/spoke/proxy/proxyapi"
+	"github.com/tailgate-project/tailgate/spoke/proxyserver"
 )
 
 // TestEndpointsOfBackends reads what the proxies are told of endpoints that are no VIPs.
@@ -84,5 +86,48 @@ func TestEndpointsOfBackends(t *testing.T) {
 	}
 	if diff := cmp.Diff(wantProbes, probes, protocmp.Transform()); diff != "" {
 		t.Errorf("probes (-want +got)\n%s", diff)
+	}
+}
+
+func TestConfigOfATailnet(t *testing.T) {
+	all := spoke.ProxyConfig{
+		Version: 7, Cluster: "c1",
+		Ingress:  []spoke.IngressVIP{{Tailnet: "acme", Service: "a"}, {Tailnet: "partner", Service: "p"}, {Service: "any"}},
+		Egress:   []spoke.EgressPort{{Tailnet: "acme", Cluster: "a"}, {Tailnet: "partner", Cluster: "p"}, {Cluster: "any"}},
+		Probes:   []spoke.Probe{{Tailnet: "acme", ID: "a"}, {Tailnet: "partner", ID: "p"}, {ID: "any"}},
+		Released: []spoke.ProxyID{{Role: spoke.Ingress, Tailnet: "partner", Replica: 1}},
+	}
+	for name, tc := range map[string]struct {
+		id   spoke.ProxyID
+		want string
+	}{
+		"one":                       {spoke.ProxyID{Role: spoke.Ingress, Tailnet: "acme", Replica: 1}, "a any"},
+		"another":                   {spoke.ProxyID{Role: spoke.Egress, Tailnet: "partner"}, "p any"},
+		"the-only-one":              {spoke.ProxyID{Role: spoke.Egress}, "a p any"},
+		"released":                  {spoke.ProxyID{Role: spoke.Ingress, Tailnet: "partner", Replica: 1}, ""},
+		"egress-is-not-released":    {spoke.ProxyID{Role: spoke.Egress, Tailnet: "partner", Replica: 1}, "p any"},
+		"one-that-nothing-concerns": {spoke.ProxyID{Role: spoke.Egress, Tailnet: "nobodys"}, "any"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := proxyserver.ToConfig(all, tc.id)
+			var ingress, egress, probes []string
+			for _, v := range c.GetIngress() {
+				ingress = append(ingress, v.GetServiceName())
+			}
+			for _, e := range c.GetEgress() {
+				egress = append(egress, e.GetCluster())
+			}
+			for _, p := range c.GetProbes() {
+				probes = append(probes, p.GetId())
+			}
+			for _, got := range [][]string{ingress, egress, probes} {
+				if text := strings.Join(got, " "); text != tc.want {
+					t.Errorf("got %q, want %q", text, tc.want)
+				}
+			}
+			if c.GetVersion() != 7 || c.GetCluster() != "c1" {
+				t.Errorf("got %v", c)
+			}
+		})
 	}
 }

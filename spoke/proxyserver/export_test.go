@@ -1,6 +1,13 @@
 package proxyserver
 
-import "time"
+import (
+	"time"
+
+	"github.com/tailgate-project/tailgate/spoke"
+)
+
+// ToConfig converts the configuration for one proxy.
+var ToConfig = toConfig
 
 // Pacer is how proxies are kept from asking too often.
 type Pacer struct{ *pacer }
@@ -10,5 +17,5 @@ func NewPacer(now func() time.Time) Pacer { return Pacer{newPacer(now)} }
 
 // Begin lets a replica ask, or says why it may not.
 func (p Pacer) Begin(replica uint32) (end func(), err error) {
-	return p.begin(asker{role: "ingress", replica: replica})
+	return p.begin(spoke.ProxyID{Role: "ingress", Replica: replica})
 }

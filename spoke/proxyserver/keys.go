@@ -25,8 +25,8 @@ type Key struct {
 	Tags []string
 }
 
-// KeyFunc makes an auth key for a proxy of a tailnet, which is empty for the only one there is.
-type KeyFunc func(ctx context.Context, role spoke.Role, tailnet string, replica uint32) (Key, error)
+// KeyFunc makes an auth key for a proxy.
+type KeyFunc func(ctx context.Context, id spoke.ProxyID) (Key, error)
 
 // How long a proxy has to wait between two keys. Each answer, good or bad, doubles it, so that a proxy that cannot join
 // and asks for ever does not use up what the Tailscale API allows; after a time without questions it begins anew.
@@ -37,13 +37,6 @@ const (
 	// maxAsking is how many proxies are remembered that asked lately.
 	maxAsking = 10000
 )
-
-// asker is a proxy that asks for keys.
-type asker struct {
-	role    spoke.Role
-	tailnet string
-	replica uint32
-}
 
 // pace is how a proxy has asked lately.
 type pace struct {
@@ -58,10 +51,12 @@ type pacer struct {
 	now func() time.Time
 
 	mu     sync.Mutex
-	askers map[asker]*pace
+	askers map[spoke.ProxyID]*pace
 }
 
-func newPacer(now func() time.Time) *pacer { return &pacer{now: now, askers: map[asker]*pace{}} }
+func newPacer(now func() time.Time) *pacer {
+	return &pacer{now: now, askers: map[spoke.ProxyID]*pace{}}
+}
 
 var (
 	errAsking = errors.New("another request of this proxy is being answered")
@@ -69,11 +64,11 @@ var (
 )
 
 // begin lets a proxy ask, or says why it may not. The caller calls end when it has an answer.
-func (p *pacer) begin(a asker) (end func(), err error) {
+func (p *pacer) begin(a spoke.ProxyID) (end func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()
-	maps.DeleteFunc(p.askers, func(_ asker, x *pace) bool { return !x.busy && now.Sub(x.answered) >= keyCalm })
+	maps.DeleteFunc(p.askers, func(_ spoke.ProxyID, x *pace) bool { return !x.busy && now.Sub(x.answered) >= keyCalm })
 	x := p.askers[a]
 	switch {
 	case x == nil && len(p.askers) >= maxAsking:
@@ -100,16 +95,17 @@ func (s *Server) AuthKey(ctx context.Context, r *proxyapi.AuthKeyRequest) (*prox
 	if err != nil {
 		return nil, err
 	}
+	id := spoke.ProxyID{Role: role, Tailnet: r.GetTailnet(), Replica: r.GetReplica()}
 	if s.Key == nil {
 		return nil, status.Error(codes.Unimplemented, "this spoke gives no auth keys: give the proxy one")
 	}
-	end, err := s.pacer.begin(asker{role: role, tailnet: r.GetTailnet(), replica: r.GetReplica()})
+	end, err := s.pacer.begin(id)
 	if err != nil {
 		return nil, status.Error(codes.ResourceExhausted, err.Error())
 	}
 	defer end()
-	log := s.log.With("role", string(role), "replica", r.GetReplica(), "tailnet", r.GetTailnet())
-	key, err := s.Key(ctx, role, r.GetTailnet(), r.GetReplica())
+	log := s.log.With("role", string(id.Role), "tailnet", id.Tailnet, "replica", id.Replica)
+	key, err := s.Key(ctx, id)
 	switch {
 	case ctx.Err() != nil:
 		return nil, status.FromContextError(ctx.Err()).Err()

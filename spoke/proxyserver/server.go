@@ -33,8 +33,8 @@ const maxPath = 107
 // Spoke is what the server tells and asks the spoke.
 type Spoke interface {
 	ProxyConfig(r spoke.Role) (spoke.ProxyConfig, <-chan struct{})
-	ProxyOpened(ctx context.Context, r spoke.Role, replica uint32) error
-	ProxyClosed(ctx context.Context, r spoke.Role, replica uint32) error
+	ProxyOpened(ctx context.Context, id spoke.ProxyID) error
+	ProxyClosed(ctx context.Context, id spoke.ProxyID) error
 	ProxyReported(ctx context.Context, st spoke.ProxyStatus) error
 }
 
@@ -152,7 +152,7 @@ func (s *Server) Watch(r *proxyapi.WatchRequest, stream grpc.ServerStreamingServ
 	for {
 		config, changed := s.spoke.ProxyConfig(role)
 		if config.Version > 0 {
-			if err := stream.Send(toConfig(config, role, r.GetReplica())); err != nil {
+			if err := stream.Send(toConfig(config, spoke.ProxyID{Role: role, Tailnet: r.GetTailnet(), Replica: r.GetReplica()})); err != nil {
 				return err
 			}
 		}
@@ -193,13 +193,13 @@ func (s *Server) Report(stream grpc.ClientStreamingServer[proxyapi.Status, proxy
 	if err != nil {
 		return err
 	}
-	replica, tailnet := first.GetReplica(), first.GetTailnet()
-	if err := s.spoke.ProxyOpened(ctx, role, replica); err != nil {
+	id := spoke.ProxyID{Role: role, Tailnet: first.GetTailnet(), Replica: first.GetReplica()}
+	if err := s.spoke.ProxyOpened(ctx, id); err != nil {
 		return status.FromContextError(err).Err()
 	}
-	defer s.closed(context.WithoutCancel(ctx), role, replica)
+	defer s.closed(context.WithoutCancel(ctx), id)
 	for st := first; ; {
-		if st.GetRole() != first.GetRole() || st.GetReplica() != replica || st.GetTailnet() != tailnet {
+		if st.GetRole() != first.GetRole() || st.GetReplica() != id.Replica || st.GetTailnet() != id.Tailnet {
 			return status.Error(codes.InvalidArgument, "a stream is one proxy's")
 		}
 		report, err := toStatus(st, time.Now())
@@ -218,12 +218,13 @@ func (s *Server) Report(stream grpc.ClientStreamingServer[proxyapi.Status, proxy
 	}
 }
 
-func (s *Server) closed(ctx context.Context, role spoke.Role, replica uint32) {
-	s.log.Info("a proxy's stream ended", "role", string(role), "replica", replica)
+func (s *Server) closed(ctx context.Context, id spoke.ProxyID) {
+	log := s.log.With("role", string(id.Role), "tailnet", id.Tailnet, "replica", id.Replica)
+	log.Info("a proxy's stream ended")
 	ctx, cancel := context.WithTimeout(ctx, time.Second) // the spoke may have ended before its proxies
 	defer cancel()
-	if err := s.spoke.ProxyClosed(ctx, role, replica); err != nil {
-		s.log.Debug("the spoke ended before a proxy's stream", "role", string(role), "replica", replica)
+	if err := s.spoke.ProxyClosed(ctx, id); err != nil {
+		log.Debug("the spoke ended before a proxy's stream")
 	}
 }
 

@@ -144,9 +144,9 @@ func TestOnlyProxiesAreLetIn(t *testing.T) {
 func TestAuthKeys(t *testing.T) {
 	const secret = "tskey-auth-secret"
 	var asked []string
-	p := startTLS(t, func(_ context.Context, role spoke.Role, tailnet string, replica uint32) (proxyserver.Key, error) {
-		asked = append(asked, string(role)+" "+tailnet)
-		switch replica {
+	p := startTLS(t, func(_ context.Context, id spoke.ProxyID) (proxyserver.Key, error) {
+		asked = append(asked, string(id.Role)+" "+id.Tailnet)
+		switch id.Replica {
 		case 1:
 			return proxyserver.Key{}, errors.New("the hub is away")
 		case 2:

@@ -263,21 +263,29 @@ func (n *Node) DialPeer(ctx context.Context, addr netip.AddrPort, tag string) (n
 	return conn, nil
 }
 
-// Hosts reports whether the tailnet routes any of the addresses to the node with the stable id.
+// errNoPeer reports a node that is not in the spoke's tailnet, or not to be seen there.
+var errNoPeer = errors.New("not a peer of the spoke")
+
+// Hosts reports whether the tailnet routes any of the addresses to the node with the stable id. Of one that is in another
+// tailnet it cannot say.
 func (n *Node) Hosts(ctx context.Context, stableID string, addrs []netip.Addr) (bool, error) {
 	st, err := n.local.Status(ctx)
 	if err != nil {
 		return false, fmt.Errorf("list the peers: %w", err)
 	}
 	for _, p := range st.Peer {
-		if string(p.ID) != stableID || p.AllowedIPs == nil {
+		if string(p.ID) != stableID {
 			continue
+		}
+		if p.AllowedIPs == nil {
+			return false, nil
 		}
 		for _, prefix := range p.AllowedIPs.All() {
 			if slices.ContainsFunc(addrs, prefix.Contains) {
 				return true, nil
 			}
 		}
+		return false, nil
 	}
-	return false, nil
+	return false, fmt.Errorf("node %s: %w", stableID, errNoPeer)
 }

@@ -92,10 +92,3 @@ func whoIs(n *tailnet.Node) func(context.Context, string) (link.Node, error) {
 		return link.Node{StableID: p.StableID, Name: p.Name, Tags: p.Tags}, nil
 	}
 }
-
-// minter makes the proxies' keys.
-func (p provider) minter(o options) func(context.Context, federation.ClusterID, string, uint32) (string, error) {
-	return func(ctx context.Context, c federation.ClusterID, role string, replica uint32) (string, error) {
-		return p.mintKey(ctx, o, c, role, replica)
-	}
-}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,11 +10,15 @@ import (
 
 	"github.com/tailgate-project/tailgate/federation"
 	tailnetcontroller "github.com/tailgate-project/tailgate/hub/controllers/tailnet"
+	"github.com/tailgate-project/tailgate/hub/link"
 	"github.com/tailgate-project/tailgate/hub/tailnet"
 )
 
 // proxyKeyExpiry is short: a spoke uses a key as soon as it has it.
 const proxyKeyExpiry = 10 * time.Minute
+
+// publicControl is the control server of tailnets that name none, unless they are the hub's own.
+const publicControl = "https://controlplane.tailscale.com"
 
 // provider makes VIPs real in the tailnet that each names.
 type provider struct {
@@ -87,12 +92,26 @@ func (p provider) Refusal(v federation.VIP, err error) (federation.Notice, bool)
 }
 
 // mintKey makes an auth key for a proxy.
-func (p provider) mintKey(ctx context.Context, o options, c federation.ClusterID, role string, replica uint32) (string, error) {
-	api, err := p.tailnets.Get(o.tailnet)
-	if err != nil {
-		return "", err
+func (p provider) mintKey(ctx context.Context, o options, proxy link.Proxy) (link.ProxyKey, error) {
+	name := cmp.Or(proxy.Tailnet, o.tailnet)
+	api, err := p.tailnets.Get(name)
+	if errors.Is(err, tailnetcontroller.ErrNoTailnet) {
+		return link.ProxyKey{}, errors.Join(link.ErrNoTailnet, err)
 	}
-	return api.MintKey(ctx, tailnet.KeyOptions{
-		Tags: []string{o.proxyTag}, Expiry: proxyKeyExpiry, Description: fmt.Sprintf("tailgate %s %s %d", c, role, replica),
+	if err != nil {
+		return link.ProxyKey{}, err
+	}
+	control, err := p.tailnets.ControlURL(ctx, name)
+	if err != nil {
+		return link.ProxyKey{}, err
+	}
+	if control == "" && name == o.tailnet {
+		control = o.controlURL
+	} else if control == "" {
+		control = publicControl
+	}
+	key, err := api.MintKey(ctx, tailnet.KeyOptions{
+		Tags: []string{o.proxyTag}, Expiry: proxyKeyExpiry, Description: fmt.Sprintf("tailgate %s %s %d", proxy.Cluster, proxy.Role, proxy.Replica),
 	})
+	return link.ProxyKey{Key: key, ControlURL: control}, err
 }

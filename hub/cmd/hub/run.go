@@ -158,7 +158,8 @@ func assemble(ctx context.Context, o options, p parts) error {
 	}
 	server := link.New(link.Options{
 		Hub: meteredHub{h, p.metrics}, Members: linkMembers{registry: members, hub: h, metrics: p.metrics}, WhoIs: whoIs(p.node), SpokeTag: o.spokeTag,
-		ProxyTag: o.proxyTag, ControlURL: o.controlURL, Log: p.log, MintKey: vips.minter(o),
+		ProxyTag: o.proxyTag, Log: p.log,
+		MintKey: func(ctx context.Context, p link.Proxy) (link.ProxyKey, error) { return vips.mintKey(ctx, o, p) },
 	})
 	p.metrics.Ask(h.Stats)
 	p.front.serve(web.Handler(web.Options{Hub: h, Journal: p.db, Log: p.log}))

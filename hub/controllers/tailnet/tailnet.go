@@ -144,6 +144,15 @@ func (t *Tailnets) Get(name string) (*tailnet.API, error) {
 	}
 }
 
+// ControlURL returns the control server that the TailscaleTailnet of that name gives, which may be none.
+func (t *Tailnets) ControlURL(ctx context.Context, name string) (string, error) {
+	var object v1alpha1.TailscaleTailnet
+	if err := t.Client.Get(ctx, types.NamespacedName{Name: name}, &object); err != nil {
+		return "", fmt.Errorf("get the TailscaleTailnet: %w", err)
+	}
+	return object.Spec.ControlURL, nil
+}
+
 // Names returns the names of all TailscaleTailnets, sorted. It waits until they were read once.
 func (t *Tailnets) Names(ctx context.Context) ([]string, error) {
 	select {

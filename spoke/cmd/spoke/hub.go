@@ -142,10 +142,10 @@ func (h *hubSide) hosts(ctx context.Context, nodeID string, addrs []netip.Addr) 
 }
 
 // proxyKey asks the hub for a proxy's auth key, and waits for a link first.
-func (h *hubSide) proxyKey(ctx context.Context, role spoke.Role, _ string, replica uint32) (proxyserver.Key, error) {
+func (h *hubSide) proxyKey(ctx context.Context, id spoke.ProxyID) (proxyserver.Key, error) {
 	for {
 		changed := h.spoke.Changes()
-		key, err := h.link.ProxyKey(ctx, role, replica)
+		key, err := h.link.ProxyKey(ctx, id)
 		switch {
 		case err == nil:
 			control := key.ControlURL

@@ -117,13 +117,13 @@ func (a *agent) build(ctx context.Context) error {
 	}
 	a.hub = &hubSide{options: a.options, cluster: a.cluster}
 	a.spoke, err = spoke.New(spoke.Config{
-		Cluster: a.cluster, StateDir: a.stateDir, EgressAddr: a.egressAddr, EgressPorts: a.ports, Extension: a.bridge,
+		Cluster: a.cluster, StateDir: a.stateDir, EgressAddr: a.egressAddr, EgressPods: a.proxies == proxiesStatefulSet, EgressPorts: a.ports, Extension: a.bridge,
 		Hosts: a.hub.hosts, Log: a.log,
 	})
 	if err != nil {
 		return err
 	}
-	if a.control, err = controllers.New(a.rest, a.spoke, a.log); err != nil {
+	if a.control, err = controllers.New(controllers.Options{API: a.rest, Spoke: a.spoke, Namespace: a.namespace, Log: a.log}); err != nil {
 		return err
 	}
 	return a.hub.build(a.spoke, a.rest, client)

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/tailgate-project/tailgate/api/v1alpha1"
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/spoke"
 )
@@ -37,6 +38,9 @@ type Spoke interface {
 type Reconciler struct {
 	Client client.Reader
 	Spoke  Spoke
+	// Namespace is the spoke's own, where the Services of its proxies are. In another one their labels say nothing: whoever
+	// may write there could draw the cluster's traffic to himself.
+	Namespace string
 }
 
 // +kubebuilder:rbac:groups="",resources=services,verbs=get;list;watch
@@ -73,14 +77,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("list EndpointSlices: %w", err)
 	}
-	return ctrl.Result{}, r.Spoke.SetService(ctx, Convert(svc, slicesOf.Items))
+	return ctrl.Result{}, r.Spoke.SetService(ctx, Convert(svc, slicesOf.Items, r.Namespace))
 }
 
-// Convert returns the Service with the ready endpoints of its EndpointSlices.
-func Convert(svc corev1.Service, slicesOf []discoveryv1.EndpointSlice) spoke.Service {
+// Convert returns the Service with the ready endpoints of its EndpointSlices. namespace is the spoke's own.
+func Convert(svc corev1.Service, slicesOf []discoveryv1.EndpointSlice, namespace string) spoke.Service {
 	out := spoke.Service{Name: spoke.Name{Namespace: svc.Namespace, Name: svc.Name}}
 	if gateway := svc.Labels[labelGatewayName]; gateway != "" {
 		out.Gateway = spoke.Name{Namespace: svc.Labels[labelGatewayNamespace], Name: gateway}
+	}
+	if role := svc.Labels[v1alpha1.LabelProxyRole]; role != "" && svc.Namespace == namespace {
+		out.Proxies = spoke.ProxySet{Role: spoke.Role(role), Tailnet: svc.Annotations[v1alpha1.AnnotationTailnet]}
 	}
 	for _, p := range svc.Spec.Ports {
 		protocol := federation.Protocol(p.Protocol)

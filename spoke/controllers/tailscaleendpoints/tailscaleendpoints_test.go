@@ -147,7 +147,7 @@ func TestReconciler(t *testing.T) {
 	b.want(o, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonProxiesNotReady, "egress proxy")
 	b.wantBrief(o, "api Unknown", "httpbin Unhealthy look up httpbin.example.com: there is no such name")
 
-	b.must(b.ProxyOpened(ctx, spoke.Egress, 0))
+	b.must(b.ProxyOpened(ctx, spoke.ProxyID{Role: spoke.Egress}))
 	b.checked(true, 2)
 	b.names["httpbin.example.com"] = []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("192.0.2.9")}
 	b.now = b.now.Add(10 * time.Second)
