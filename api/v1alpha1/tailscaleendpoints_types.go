@@ -96,9 +96,10 @@ const (
 	ConnectionBidirectional ConnectionType = "bidirectional"
 )
 
-// ProxyConfig says what proxies are like.
+// ProxyConfig says what proxies are like. They are StatefulSets in the spoke's namespace, one for each tailnet and role.
 type ProxyConfig struct {
-	// Replicas of each proxy. With two or more, one may die or be replaced without harm.
+	// Replicas of each proxy. With two or more, one may die or be replaced without harm. Where something else scales the
+	// StatefulSet, such as a HorizontalPodAutoscaler, its number counts.
 	//
 	// +optional
 	// +kubebuilder:default=2
@@ -112,13 +113,15 @@ type ProxyConfig struct {
 	// +kubebuilder:default=bidirectional
 	ConnectionType ConnectionType `json:"connectionType,omitempty"`
 
-	// Image of the proxy. Default: the one that belongs to the spoke's version.
+	// Image of the proxy. Default: the one that the spoke itself runs.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
 	Image string `json:"image,omitempty"`
 
-	// Resources of each proxy pod.
+	// Resources of each proxy pod. Default: a request of 100m CPU and 128Mi memory, and a limit of 1Gi memory. They are
+	// taken as they are given, without a part of the default; where they have no memory limit, the proxy keeps to about
+	// 512Mi by itself. A limit below 256Mi costs throughput.
 	//
 	// +optional
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
@@ -136,10 +139,18 @@ type ProxyConfig struct {
 	// +kubebuilder:validation:MaxItems=64
 	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
 
-	// Affinity of the proxy pods. Default: spread over nodes.
+	// Affinity of the proxy pods. Default: none, see topologySpreadConstraints.
 	//
 	// +optional
 	Affinity *corev1.Affinity `json:"affinity,omitempty"`
+
+	// TopologySpreadConstraints of the proxy pods. One without a labelSelector counts the pods of the same tailnet and role.
+	// Default: evenly over nodes and zones as far as that is possible, unless there is an affinity.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	TopologySpreadConstraints []corev1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
 }
 
 // TransportProtocol is the protocol of a port.

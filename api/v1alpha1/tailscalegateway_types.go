@@ -86,6 +86,13 @@ type TailnetConfig struct {
 	//
 	// +optional
 	RouteGeneration *RouteGenerationConfig `json:"routeGeneration,omitempty"`
+
+	// Proxy says what the cluster's proxies on the tailnet are like. They are shared by all TailscaleGateways that name the
+	// same TailscaleTailnet: of those with a proxy, the oldest one's counts as a whole, and the others are told if they say
+	// something else. It has no effect where the proxies are not Kubernetes' to run.
+	//
+	// +optional
+	Proxy *ProxyConfig `json:"proxy,omitempty"`
 }
 
 // ServicePattern selects Services by name. It is a name, for the namespace of the object that holds the pattern, or
