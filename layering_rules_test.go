@@ -245,6 +245,7 @@ var homes = []home{
 	{"tailscale.com", []string{"hub/tailnet", "spoke/tailnet", "spoke/proxy"}},
 	{"gvisor.dev/gvisor", []string{"hub/tailnet", "spoke/tailnet", "spoke/proxy"}},
 	{"github.com/envoyproxy", []string{"extension"}},
+	{"github.com/cncf/xds", []string{"extension"}}, // the matchers of Envoy's filter chains
 	{"google.golang.org/grpc", []string{"api/link", "hub/link", "spoke/link", "spoke/proxy", "spoke/proxyserver", "extension"}},
 	{"google.golang.org/protobuf", []string{"api/link", "api/store", "hub/store/codec", "hub/store/archive", "hub/link", "spoke/link", "spoke/proxy", "spoke/proxyserver", "extension"}},
 	{"github.com/klauspost/compress", []string{"api/link", "hub/link", "spoke/link"}},

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/tailgate-project/tailgate/extension/codec"
 	"github.com/tailgate-project/tailgate/extension/translate"
 )
 
@@ -39,7 +40,7 @@ const (
 	HookTranslation Hook = "Translation"
 )
 
-// Options are what servers of this package need. All but Now and Log are required.
+// Options are what servers of this package need. Listen and TLS are required.
 type Options struct {
 	// Listen opens the port. It is called when there is something to serve, and not before.
 	Listen func(context.Context) (net.Listener, error)
@@ -47,6 +48,8 @@ type Options struct {
 	TLS *tls.Config
 	Log *slog.Logger
 	Now func() time.Time
+	// Translate is what the hook server decides by; [translate.Translate] where it is nil.
+	Translate func(translate.Resources, []translate.Policy, Snapshot) (translate.Resources, []translate.Note)
 }
 
 func (o *Options) complete() error {
@@ -58,6 +61,9 @@ func (o *Options) complete() error {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Translate == nil {
+		o.Translate = translate.Translate
 	}
 	return nil
 }
@@ -89,7 +95,7 @@ func NewServer(o Options) (*Server, error) {
 		return nil, err
 	}
 	return &Server{
-		opts: o, first: make(chan struct{}), translate: translate.Translate,
+		opts: o, first: make(chan struct{}), translate: o.Translate,
 		status: Status{Hooks: map[Hook]HookStatus{}, Revisions: map[PolicyKey]Seen{}},
 		notes:  map[string][]translate.Note{},
 	}, nil
@@ -111,7 +117,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	}
 	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(s.opts.TLS)), grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage),
-		grpc.StatsHandler(sizes{s}))
+		grpc.StatsHandler(sizes{s}), grpc.ForceServerCodecV2(codec.New()))
 	pb.RegisterEnvoyGatewayExtensionServer(g, s)
 	s.setServing(true)
 	defer s.setServing(false)
@@ -144,7 +150,7 @@ func (s *Server) PostTranslateModify(_ context.Context, r *pb.PostTranslateModif
 	})
 	s.called(HookTranslation, err)
 	s.saw(policies, notes, err)
-	return &pb.PostTranslateModifyResponse{Clusters: out.Clusters, Secrets: r.GetSecrets(), Listeners: r.GetListeners(), Routes: out.Routes}, nil
+	return &pb.PostTranslateModifyResponse{Clusters: out.Clusters, Secrets: r.GetSecrets(), Listeners: out.Listeners, Routes: out.Routes}, nil
 }
 
 // PostClusterModify notes in the cluster of a rule which TailscaleEndpoints it has, for [Server.PostTranslateModify],

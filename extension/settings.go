@@ -139,6 +139,10 @@ type ManagerOptions struct {
 
 // ExtensionManager returns the extensionManager part of an EnvoyGateway configuration, as YAML. Envoy Gateway reads
 // the Secrets through its Kubernetes client, so it works only with the Kubernetes provider.
+//
+// While no hook server answers, Envoy Gateway translates nothing and waits, whatever failOpen says; its Envoys keep what
+// they have, and nothing is lost. It tries to connect again by gRPC's own rule: after a second, and after longer each
+// time, up to two minutes, which it can then take to notice that a server is back. So there should be at least two.
 func ExtensionManager(o ManagerOptions) (string, error) {
 	if o.Host == "" || o.Port == 0 || o.CASecret == "" || o.ClientSecret == "" {
 		return "", errors.New("extension manager: Host, Port, CASecret and ClientSecret are required")
@@ -169,7 +173,7 @@ func ExtensionManager(o ManagerOptions) (string, error) {
 		"hooks": map[string]any{"xdsTranslator": map[string]any{
 			"post": []any{HookCluster, HookTranslation},
 			"translation": map[string]any{
-				"cluster": all(true), "route": all(true), "listener": all(false), "secret": all(false),
+				"cluster": all(true), "route": all(true), "listener": all(true), "secret": all(false),
 			},
 		}},
 		"service": service,

@@ -88,7 +88,7 @@ func TestExtensionManager(t *testing.T) {
         cluster:
           includeAll: true
         listener:
-          includeAll: false
+          includeAll: true
         route:
           includeAll: true
         secret:

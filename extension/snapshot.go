@@ -9,6 +9,7 @@ import (
 type (
 	Snapshot      = translate.Snapshot
 	Gateway       = translate.Gateway
+	Tailnet       = translate.Tailnet
 	RouteTemplate = translate.RouteTemplate
 	Listener      = translate.Listener
 	Service       = translate.Service
@@ -16,9 +17,14 @@ type (
 	BackendPort   = translate.BackendPort
 	Rule          = translate.Rule
 	RuleBackend   = translate.RuleBackend
+	// RouteCount is how many routes a Gateway has.
+	RouteCount = translate.RouteCount
 	// Note says what could not be done.
 	Note = translate.Note
 )
+
+// CountRoutes returns what each Gateway of a snapshot offers, in their order.
+func CountRoutes(s Snapshot) []RouteCount { return translate.CountRoutes(s) }
 
 // Endpoint is one address of an [Assignment].
 type Endpoint = translate.Endpoint
@@ -42,4 +48,10 @@ func ClusterNameIn(id federation.ServiceID, c federation.ClusterID) string {
 // tsgw/endpoints/<namespace>/<name>/<port>.
 func BackendCluster(namespace, name string, port uint16) string {
 	return translate.BackendCluster(namespace, name, port)
+}
+
+// DatagramCluster returns the Envoy cluster and EDS name of a port of a TailscaleEndpoints that carries UDP:
+// tsgw/datagrams/<namespace>/<name>/<port>.
+func DatagramCluster(namespace, name string, port uint16) string {
+	return translate.DatagramCluster(namespace, name, port)
 }

@@ -218,8 +218,10 @@ func newGateway(t *testing.T) *gateway {
 	}
 	snap := translate.Snapshot{Cluster: "cluster1", Gateways: []translate.Gateway{{
 		Namespace: "default", Name: "eg", Listeners: []translate.Listener{{Name: "http", Port: port}},
-		Egress:  translate.RouteTemplate{PathPrefix: "/api/{service}/"},
-		Ingress: translate.RouteTemplate{HostPattern: "{service}.example.com"},
+		Tailnets: []translate.Tailnet{{
+			Egress:  translate.RouteTemplate{PathPrefix: "/api/{service}/"},
+			Ingress: translate.RouteTemplate{HostPattern: "{service}.example.com"},
+		}},
 	}}}
 	assignments := map[string]extension.Assignment{}
 	for name, app := range apps {

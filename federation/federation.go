@@ -333,6 +333,8 @@ type Peer struct {
 	Locality Locality
 	// Ingress are the tailnet addresses of the probe ports of the cluster's ingress hosts.
 	Ingress []netip.AddrPort
+	// Consumer says that the cluster refers to every service.
+	Consumer bool
 }
 
 // Target is what an observer probes: all of a cluster's ingress, or one service's VIP there.

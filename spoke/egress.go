@@ -11,7 +11,8 @@ import (
 // egressAddrs are the addresses of the egress proxies that Envoy and the pods may be sent to, by tailnet and sorted: the one
 // that is configured, or those of the replicas behind the proxies' Services. A replica whose stream to the spoke has ended is
 // left out, for Kubernetes takes far longer to notice that a node is dead. It is not while it is all that is left: proxies go
-// on without their spoke.
+// on without their spoke. One that the spoke hears before Kubernetes calls it ready is in, and one that Kubernetes no longer
+// calls ready is out, for it may be about to end.
 func (s *Spoke) egressAddrs() map[string][]netip.Addr {
 	if !s.cfg.EgressPods {
 		return map[string][]netip.Addr{"": {s.cfg.EgressAddr}}
@@ -29,7 +30,7 @@ func (s *Spoke) egressAddrs() map[string][]netip.Addr {
 	}
 	for k, x := range s.proxies.byKey {
 		if k.Role == Egress && x.status.Listen.IsValid() && x.status.Applied > 0 && x.streams > 0 {
-			note(known, k.Tailnet, x.status.Listen, !x.status.Draining)
+			note(known, k.Tailnet, x.status.Listen, !x.status.Draining && !s.proxies.retired[x.status.Listen])
 		}
 	}
 	out := map[string][]netip.Addr{}
@@ -47,6 +48,7 @@ func (s *Spoke) egressAddrs() map[string][]netip.Addr {
 
 // settleEgressAddrs notes where the egress proxies are now, and what has to be told anew if they moved.
 func (s *Spoke) settleEgressAddrs(d *dirty) {
+	s.retire()
 	next := s.egressAddrs()
 	s.forgetLost()
 	if maps.EqualFunc(next, s.out.egressAddrs, slices.Equal) {
@@ -59,6 +61,27 @@ func (s *Spoke) settleEgressAddrs(d *dirty) {
 	for name := range s.backends.byName {
 		d.backend(name)
 	}
+}
+
+// retire notes the replicas that Kubernetes called ready and no longer does, until it does again or another pod has the
+// address.
+func (s *Spoke) retire() {
+	ready := map[netip.Addr]bool{}
+	for _, a := range s.local.egressPods() {
+		ready[a] = true
+		delete(s.proxies.retired, a)
+	}
+	for a := range s.proxies.serving {
+		if !ready[a] {
+			s.proxies.retired[a] = true
+		}
+	}
+	s.proxies.serving = ready
+	heard := map[netip.Addr]bool{}
+	for _, x := range s.proxies.byKey {
+		heard[x.status.Listen] = true
+	}
+	maps.DeleteFunc(s.proxies.retired, func(a netip.Addr, _ bool) bool { return !heard[a] })
 }
 
 // forgetLost drops the lost replicas that Kubernetes has noticed too: another pod may get the address.

@@ -75,6 +75,13 @@ func TestEgressReplicas(t *testing.T) {
 		want("a third is heard before Kubernetes knows it", "10.0.0.1:20000*1 10.0.0.2:20000*1 10.0.0.3:20000*1")
 		b.egressPods("10.0.0.1", "10.0.0.2", "10.0.0.3")
 
+		b.egressPods("10.0.0.1", "10.0.0.2")
+		want("Kubernetes is about to end one, which has not been told yet", "10.0.0.1:20000*1 10.0.0.2:20000*1")
+		b.replica(2, "10.0.0.3", false)
+		want("and it goes on to be heard", "10.0.0.1:20000*1 10.0.0.2:20000*1")
+		b.egressPods("10.0.0.1", "10.0.0.2", "10.0.0.3")
+		want("and it is ready again", "10.0.0.1:20000*1 10.0.0.2:20000*1 10.0.0.3:20000*1")
+
 		b.must(b.ProxyClosed(ctx, spoke.ProxyID{Role: spoke.Egress}))
 		time.Sleep(time.Second)
 		synctest.Wait()

@@ -76,14 +76,25 @@ type Joined struct {
 	TailscaleGateway Name
 	Gateway          Name
 	Listeners        []Listener
-	// Tailnet is the name that the TailscaleGateway gives its tailnet.
-	Tailnet         string
+	// Tailnets are those of the TailscaleGateway, in its order.
+	Tailnets []JoinedTailnet
+}
+
+// JoinedTailnet is a tailnet that a Gateway is joined to.
+type JoinedTailnet struct {
+	// Name is what the TailscaleGateway calls it, Ref the TailscaleTailnet.
+	Name, Ref string
+	// Ingress and Egress say where the services in it appear.
 	Ingress, Egress RouteTemplate
 }
 
+// On reports whether the Gateway is joined to what its TailscaleGateway calls by this name.
+func (j Joined) On(tailnet string) bool {
+	return slices.ContainsFunc(j.Tailnets, func(t JoinedTailnet) bool { return t.Name == tailnet })
+}
+
 func (j Joined) equal(o Joined) bool {
-	return j.TailscaleGateway == o.TailscaleGateway && j.Gateway == o.Gateway && slices.Equal(j.Listeners, o.Listeners) &&
-		j.Tailnet == o.Tailnet && j.Ingress == o.Ingress && j.Egress == o.Egress
+	return j.TailscaleGateway == o.TailscaleGateway && j.Gateway == o.Gateway && slices.Equal(j.Listeners, o.Listeners) && slices.Equal(j.Tailnets, o.Tailnets)
 }
 
 // Structure is what shapes routes and clusters of this cluster's Envoys. Endpoints are not in it.
@@ -111,7 +122,8 @@ type RoutedService struct {
 	App  federation.AppProtocol
 	// Clusters have an export of the service; sorted.
 	Clusters []federation.ClusterID
-	Tailnet  string
+	// Tailnets are the TailscaleTailnets that their VIPs are in; sorted, each once.
+	Tailnets []string
 }
 
 // Assignment names the endpoints of one Envoy cluster: those of the service by the hub's order, those where the export

@@ -286,8 +286,13 @@ func (s *Spoke) settleStructure(now time.Time) {
 		svc.App = routedApp(s.out.sets[id], svc.Port)
 		for _, e := range s.out.sets[id].Endpoints {
 			svc.Clusters = append(svc.Clusters, e.Cluster)
+			if e.TailnetRef != "" {
+				svc.Tailnets = append(svc.Tailnets, e.TailnetRef)
+			}
 		}
 		slices.Sort(svc.Clusters)
+		slices.Sort(svc.Tailnets)
+		svc.Tailnets = slices.Compact(svc.Tailnets)
 		if svc.Port != 0 {
 			next.Services = append(next.Services, svc)
 		}
@@ -295,11 +300,6 @@ func (s *Spoke) settleStructure(now time.Time) {
 	for _, name := range slices.SortedFunc(maps.Keys(s.local.joined), Name.Compare) {
 		j := s.local.joined[name]
 		next.Gateways = append(next.Gateways, Gateway{Joined: j, Policy: name.Name, Revision: s.policies[name].revisionOrZero()})
-	}
-	if len(next.Gateways) > 0 {
-		for i := range next.Services {
-			next.Services[i].Tailnet = next.Gateways[0].Tailnet
-		}
 	}
 	if s.out.structure.Cluster != "" && equalStructure(s.out.structure, next) {
 		return
@@ -317,7 +317,7 @@ func equalStructure(a, b Structure) bool {
 }
 
 func equalRouted(x, y RoutedService) bool {
-	return x.ID == y.ID && x.Port == y.Port && x.App == y.App && x.Tailnet == y.Tailnet && slices.Equal(x.Clusters, y.Clusters)
+	return x.ID == y.ID && x.Port == y.Port && x.App == y.App && slices.Equal(x.Tailnets, y.Tailnets) && slices.Equal(x.Clusters, y.Clusters)
 }
 
 // settleReport publishes what the hub should know.

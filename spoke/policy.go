@@ -32,9 +32,17 @@ type Policy struct {
 	ChangedAt time.Time
 	// Revision is the one that the structure was last published under, 0 for none.
 	Revision int64
-	// Seen is the newest revision that a hook was called with, SeenAt when.
+	// Seen is the newest revision that a hook was called with, SeenAt when it was for the first time, and Routes how many
+	// the Gateway has by it.
 	Seen   int64
 	SeenAt time.Time
+	Routes RouteCount
+}
+
+// RouteCount is how many places a Gateway offers services at.
+type RouteCount struct {
+	// Ingress and Egress come from the templates of these names, CrossCluster are those below /cross-cluster/.
+	Ingress, Egress, CrossCluster int
 }
 
 // wantPolicies notes for each Gateway the hash of what Envoy Gateway should have been told.
@@ -100,6 +108,8 @@ type HookCall struct {
 	Revision int64 `json:"revision"`
 	// Left are resources that were left out, with the reason.
 	Left []string `json:"left,omitempty"`
+	// Routes are those of the Gateway.
+	Routes RouteCount `json:"routes,omitzero"`
 }
 
 // Hooked tells of a call of the hook.
@@ -111,7 +121,10 @@ func (s *Spoke) Hooked(ctx context.Context, h HookCall) error {
 		s.hooks.add(h)
 		for _, p := range s.policies {
 			if p.want.TailscaleGateway.String() == h.Policy {
-				p.want.Seen, p.want.SeenAt = max(p.want.Seen, h.Revision), h.At
+				if h.Revision > p.want.Seen {
+					p.want.Seen, p.want.SeenAt = h.Revision, h.At
+				}
+				p.want.Routes = h.Routes
 			}
 		}
 		s.dirty.status = true

@@ -20,6 +20,9 @@ type proxies struct {
 	ingressKnown bool
 	// lost are the addresses of egress proxies that are gone since they were heard.
 	lost map[netip.Addr]bool
+	// serving are the addresses of egress proxies that Kubernetes calls ready, retired of those that it no longer does and
+	// that are heard still.
+	serving, retired map[netip.Addr]bool
 }
 
 type proxy struct {
@@ -32,7 +35,7 @@ type proxy struct {
 }
 
 func newProxies() proxies {
-	return proxies{byKey: map[ProxyID]*proxy{}, numbers: map[ProxyID]uint32{}, lost: map[netip.Addr]bool{}}
+	return proxies{byKey: map[ProxyID]*proxy{}, numbers: map[ProxyID]uint32{}, lost: map[netip.Addr]bool{}, retired: map[netip.Addr]bool{}}
 }
 
 // prober returns the number of a proxy, which it keeps.

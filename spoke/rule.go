@@ -4,7 +4,7 @@ import "slices"
 
 // Rule is a rule of a route of this cluster that has at least one TailscaleEndpoints as backend.
 type Rule struct {
-	// Kind is HTTPRoute or GRPCRoute.
+	// Kind is HTTPRoute, GRPCRoute, TCPRoute, TLSRoute or UDPRoute.
 	Kind            string
 	Namespace, Name string
 	// Index is the rule's place in its route, from 0.
@@ -22,6 +22,9 @@ type RuleBackend struct {
 	Port uint16
 	// Weight is its share of the requests, relative to the rule's other backends.
 	Weight uint32
+	// Denied is set where a TailscaleEndpoints is in another namespace whose ReferenceGrants do not let the route refer to
+	// it. It is only ever set for TCPRoutes, TLSRoutes and UDPRoutes, for of the others Envoy Gateway says it itself.
+	Denied bool
 }
 
 // Equal reports whether two rules are the same.

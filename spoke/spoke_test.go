@@ -28,7 +28,7 @@ var (
 	equate  = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})
 	gateway = spoke.Joined{
 		TailscaleGateway: spoke.Name{Namespace: "production", Name: "ts"}, Gateway: spoke.Name{Namespace: "production", Name: "main"},
-		Tailnet: "production", Listeners: []spoke.Listener{{Name: "http", Port: 80}},
+		Tailnets: []spoke.JoinedTailnet{{Name: "production", Ref: "acme"}}, Listeners: []spoke.Listener{{Name: "http", Port: 80}},
 	}
 )
 

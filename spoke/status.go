@@ -108,8 +108,10 @@ type Status struct {
 	Cluster federation.ClusterID `json:"cluster"`
 	Now     time.Time            `json:"now"`
 	Link    LinkStatus           `json:"link"`
-	Epoch   uint64               `json:"epoch"`
-	Version uint64               `json:"version"`
+	// Consumers are the members that refer to every service, this one among them; sorted.
+	Consumers []federation.ClusterID `json:"consumers,omitempty"`
+	Epoch     uint64                 `json:"epoch"`
+	Version   uint64                 `json:"version"`
 	// VIPs are those of the cluster's own exports, FederatedVIPs those of whole services that it is to advertise too.
 	VIPs          []federation.VIP    `json:"vips"`
 	FederatedVIPs []federation.VIP    `json:"federatedVIPs,omitempty"`
@@ -149,8 +151,14 @@ func (s *Spoke) status(now time.Time) Status {
 			st.VIPs = append(st.VIPs, *r.VIP)
 		case r.Notice != nil:
 			st.Notices = append(st.Notices, *r.Notice)
+		case r.Peer != nil && r.Peer.Consumer:
+			st.Consumers = append(st.Consumers, r.Peer.Cluster)
 		}
 	}
+	if len(s.local.joined) > 0 {
+		st.Consumers = append(st.Consumers, s.cfg.Cluster)
+	}
+	slices.Sort(st.Consumers)
 	for _, id := range s.serviceIDs() {
 		st.Sets = append(st.Sets, SetInfo{Service: id.String(), Endpoints: s.out.sets[id].Endpoints})
 	}

@@ -63,7 +63,7 @@ func fromResource(r linkstate.Resource) *Resource {
 		}
 		out.Object = &Resource_EndpointSet{EndpointSet: set}
 	case r.Peer != nil:
-		peer := &Peer{Cluster: string(r.Peer.Cluster), Region: r.Peer.Locality.Region, Zone: r.Peer.Locality.Zone}
+		peer := &Peer{Cluster: string(r.Peer.Cluster), Region: r.Peer.Locality.Region, Zone: r.Peer.Locality.Zone, Consumer: r.Peer.Consumer}
 		for _, a := range r.Peer.Ingress {
 			peer.Ingress = append(peer.Ingress, a.String())
 		}
@@ -150,6 +150,7 @@ func toPeer(p *Peer) (*federation.Peer, error) {
 	out := &federation.Peer{
 		Cluster:  federation.ClusterID(p.GetCluster()),
 		Locality: federation.Locality{Region: p.GetRegion(), Zone: p.GetZone()},
+		Consumer: p.GetConsumer(),
 	}
 	if err := out.Cluster.Validate(); err != nil {
 		return nil, err

@@ -1018,7 +1018,9 @@ type Peer struct {
 	Region  string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
 	Zone    string                 `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
 	// ingress are address:port of the probe ports of its ingress hosts.
-	Ingress       []string `protobuf:"bytes,4,rep,name=ingress,proto3" json:"ingress,omitempty"`
+	Ingress []string `protobuf:"bytes,4,rep,name=ingress,proto3" json:"ingress,omitempty"`
+	// consumer: the cluster refers to every service.
+	Consumer      bool `protobuf:"varint,5,opt,name=consumer,proto3" json:"consumer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1079,6 +1081,13 @@ func (x *Peer) GetIngress() []string {
 		return x.Ingress
 	}
 	return nil
+}
+
+func (x *Peer) GetConsumer() bool {
+	if x != nil {
+		return x.Consumer
+	}
+	return false
 }
 
 type ReportRequest struct {
@@ -1711,12 +1720,13 @@ const file_api_link_link_proto_rawDesc = "" +
 	"\x0ecluster_pinned\x18\t \x01(\bR\rclusterPinned\x12\x1f\n" +
 	"\vtailnet_ref\x18\n" +
 	" \x01(\tR\n" +
-	"tailnetRef\"f\n" +
+	"tailnetRef\"\x82\x01\n" +
 	"\x04Peer\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
 	"\x04zone\x18\x03 \x01(\tR\x04zone\x12\x18\n" +
-	"\aingress\x18\x04 \x03(\tR\aingress\"\xe1\x02\n" +
+	"\aingress\x18\x04 \x03(\tR\aingress\x12\x1a\n" +
+	"\bconsumer\x18\x05 \x01(\bR\bconsumer\"\xe1\x02\n" +
 	"\rReportRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12#\n" +

@@ -76,7 +76,8 @@ const (
 	// True: at least one proxy of every needed role is on the tailnet and has applied its configuration. Reason:
 	// ProxiesReady.
 	//
-	// False: Reason: ProxiesNotReady, ProxyRefusedConfig.
+	// False: Reason: ProxiesNotReady, ProxyRefusedConfig, and where the proxies are StatefulSets also Pending, Conflict,
+	// Invalid.
 	ConditionProxiesReady = "ProxiesReady"
 )
 

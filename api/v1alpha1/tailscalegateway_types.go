@@ -226,7 +226,8 @@ type EgressRouteConfig struct {
 
 // ExtensionServerConfig says how Envoy Gateway calls the extension server.
 type ExtensionServerConfig struct {
-	// Port that the extension server listens on. Envoy Gateway's extensionManager must name the same.
+	// Port that the extension server listens on. The spoke's own settings decide it; one that differs from them is told in
+	// the condition Accepted.
 	//
 	// +optional
 	// +kubebuilder:default=5005
@@ -234,7 +235,8 @@ type ExtensionServerConfig struct {
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port,omitempty"`
 
-	// TLS is the extension server's certificate. Default: one that the spoke makes and keeps.
+	// TLS is the extension server's certificate. The spoke makes and keeps it; one that is given here does not count, which
+	// the condition Accepted tells.
 	//
 	// +optional
 	TLS *ExtensionServerTLS `json:"tls,omitempty"`
@@ -278,7 +280,8 @@ type TailscaleGatewayStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	ServiceCount int32 `json:"serviceCount,omitempty"`
 
-	// Services are the first 256 of those, by name.
+	// Services are the VIPs of those services: this cluster's own, and those of other clusters. These are the first 256, own
+	// ones before others and then by name.
 	//
 	// +optional
 	// +listType=map
@@ -324,7 +327,8 @@ type TailnetStatus struct {
 
 // ServiceStatus is a service of the federation as a Gateway sees it.
 type ServiceStatus struct {
-	// Name of the VIP in the registry, such as local-production-webapp or gateway-main-gateway-http-80.
+	// Name of the VIP in the registry, such as local-production-webapp or gateway-main-gateway-http-80. The VIP of another
+	// cluster is called like its Service here, such as webapp-cluster2.
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
@@ -349,7 +353,7 @@ type ServiceStatus struct {
 	// +optional
 	OwnerCluster ClusterName `json:"ownerCluster,omitempty"`
 
-	// ConsumerClusters are the clusters that refer to the service.
+	// ConsumerClusters are the clusters that refer to the service, the first 32 by name.
 	//
 	// +optional
 	// +listType=set
@@ -382,6 +386,11 @@ type GeneratedRoutesStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Revision int64 `json:"revision"`
+
+	// LastHookCall is when it asked for that revision.
+	//
+	// +optional
+	LastHookCall *metav1.Time `json:"lastHookCall,omitempty"`
 }
 
 // TailscaleGatewayList is a list of TailscaleGateways.

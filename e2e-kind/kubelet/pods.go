@@ -24,7 +24,8 @@ import (
 const nodeName = "stand-in"
 
 // Pods stands in for the scheduler and the kubelet where a real kube-controller-manager makes Pod objects: each pod of a
-// namespace gets the one node that there is, an address, and is ready; one that is to end is gone. No process runs.
+// namespace gets the one node that there is, an address, and is ready; one that is to end is gone. Processes run only
+// where Start starts them.
 type Pods struct {
 	// Config is for the cluster, with the rights of an admin.
 	Config *rest.Config
@@ -34,6 +35,9 @@ type Pods struct {
 	Addresses netip.Prefix
 	// Image reports whether an image can be had; nil says that of each.
 	Image func(image string) bool
+	// Start has a pod run that has got its address. It is called again and again, and must not start one twice. Nil starts
+	// nothing.
+	Start func(ctx context.Context, pod *corev1.Pod) error
 	// Ready reports whether a pod that runs is ready, Gone whether one that is to end has ended; nil says so of each. They
 	// are asked again and again.
 	Ready, Gone func(pod string) bool
@@ -121,6 +125,11 @@ func (p *Pods) one(ctx context.Context, pod *corev1.Pod) error {
 	}
 	next := pod.DeepCopy()
 	p.judge(next)
+	if p.Start != nil && next.Status.Phase == corev1.PodRunning {
+		if err := p.Start(ctx, next); err != nil {
+			return fmt.Errorf("start it: %w", err)
+		}
+	}
 	if equality.Semantic.DeepEqual(pod.Status, next.Status) {
 		return nil
 	}

@@ -64,6 +64,9 @@ type Options struct {
 	Outside []string
 	// OAuth is the hub's OAuth client, one of the lab's own by default.
 	OAuth tailnet.OAuthClient
+	// ProxyPods has Kubernetes run the members' proxies, as pods of StatefulSets: a real kube-controller-manager makes the
+	// pods, and each runs on a machine of its own.
+	ProxyPods bool
 	// AdminLatency is how long each answer of the tailnet's admin API takes.
 	AdminLatency time.Duration
 	// FailbackDelay is the hub's.
@@ -86,12 +89,14 @@ type Step struct {
 
 // Lab is a running federation.
 type Lab struct {
-	o       Options
-	assets  assets.Paths
-	fabric  *machine.Fabric
-	tailnet *tailnet.Tailnet
-	stop    context.CancelFunc
-	done    errgroup.Group
+	o      Options
+	assets assets.Paths
+	// controllers is kube-controller-manager, where the members have one.
+	controllers string
+	fabric      *machine.Fabric
+	tailnet     *tailnet.Tailnet
+	stop        context.CancelFunc
+	done        errgroup.Group
 
 	mu       sync.Mutex
 	machines map[string]*machine.Machine
@@ -122,7 +127,13 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{o: o, assets: paths, machines: map[string]*machine.Machine{}}
+	controllers := ""
+	if o.ProxyPods {
+		if controllers, err = assets.FindControllerManager(); err != nil {
+			return nil, err
+		}
+	}
+	l := &Lab{o: o, controllers: controllers, assets: paths, machines: map[string]*machine.Machine{}}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l.stop = stop
 	defer func() {
@@ -149,15 +160,25 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	}
 	o.Progress(Step{What: "tailnet: control server, DERP, STUN, admin API", Took: time.Since(start)})
 
-	g, ctx := errgroup.WithContext(ctx)
+	g, booting := errgroup.WithContext(ctx)
 	machines := o.Members
 	if !o.Standalone {
 		machines = append([]string{Management}, o.Members...)
 	}
 	for _, name := range machines {
-		g.Go(func() error { return l.Boot(ctx, name) })
+		g.Go(func() error { return l.Boot(booting, name) })
 	}
-	return l, g.Wait()
+	if err := g.Wait(); err != nil || !o.ProxyPods {
+		return l, err
+	}
+	for i, name := range o.Members {
+		k, err := l.newPods(name, i)
+		if err != nil {
+			return l, err
+		}
+		l.done.Go(func() error { return k.run(run) })
+	}
+	return l, nil
 }
 
 // Addr is a machine's address on the fabric: the management cluster's 10.200.0.10, then the members' in their order.

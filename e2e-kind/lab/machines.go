@@ -32,6 +32,10 @@ type config struct {
 	Pods     netip.Prefix
 	Members  []string
 	Workload bool
+	// Controllers is kube-controller-manager; empty where the proxies are no pods.
+	Controllers string
+	// Pod is set on a machine that is a pod.
+	Pod *podConfig
 	// Bare and Outside are those of [Options], OAuthID and OAuthSecret of its client.
 	Bare                 bool
 	Outside              []string
@@ -51,9 +55,9 @@ func (l *Lab) config(name string) (config, error) {
 	ip := l.Addr(name)
 	c := config{
 		Name: name, IP: ip, Dir: l.Dir(name), Members: l.o.Members, Workload: slices.Contains(l.o.Workload, name), Bare: l.o.Bare,
-		Outside: l.o.Outside, OAuthID: l.o.OAuth.ID, OAuthSecret: l.o.OAuth.Secret,
+		Controllers: l.controllers, Outside: l.o.Outside, OAuthID: l.o.OAuth.ID, OAuthSecret: l.o.OAuth.Secret,
 		// Pods of different clusters must not share addresses, or traffic could reach the right pod by accident.
-		Pods:     netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 50, ip.As4()[3], 0}), 24),
+		Pods:     podPrefix(ip),
 		Programs: l.o.Programs, Assets: l.assets, CRDs: l.o.CRDs,
 		ControlURL: l.tailnet.URL(), FailbackDelay: l.o.FailbackDelay,
 	}
@@ -71,6 +75,11 @@ func (l *Lab) config(name string) (config, error) {
 		}
 	}
 	return c, nil
+}
+
+// podPrefix are the addresses of the pods that run on a machine itself.
+func podPrefix(ip netip.Addr) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 50, ip.As4()[3], 0}), 24)
 }
 
 // node is a machine, from the inside.
@@ -114,7 +123,10 @@ func (n *node) run(ctx context.Context) error {
 	defer func() { stop(); n.tasks.Wait() }()
 	n.ctx, n.fail, n.last = ctx, make(chan error, 1), time.Now()
 	build := n.member
-	if n.Name == Management {
+	switch {
+	case n.Pod != nil:
+		build = n.pod
+	case n.Name == Management:
 		build = n.management
 	}
 	if err := build(ctx); err != nil {

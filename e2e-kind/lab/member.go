@@ -157,12 +157,19 @@ func (n *node) spoke(ctx context.Context) error {
 		return err
 	}
 	status := netip.AddrPortFrom(n.IP, StatusPort)
+	args := []string{
+		"run", "--cluster-id", n.Name, "--kubeconfig", n.plane.AdminKubeconfig(), "--state-dir", n.path("spoke"),
+		"--control-url", n.ControlURL, "--join-key-file", key, "--status-addr", status.String(),
+	}
+	if n.Controllers != "" {
+		if err := n.controllerManager(ctx); err != nil {
+			return err
+		}
+		doors := netip.AddrPortFrom(n.IP, proxyPort).String()
+		args = append(args, "--proxies=statefulset", "--proxy-image", proxyImage, "--proxy-addr", doors, "--proxy-service", doors)
+	}
 	_, err = n.supervisor.Start(ctx, machine.Process{
-		Name: "spoke", Path: n.Programs.Spoke, LogFile: n.path("spoke.log"), Restart: true,
-		Args: []string{
-			"run", "--cluster-id", n.Name, "--kubeconfig", n.plane.AdminKubeconfig(), "--state-dir", n.path("spoke"),
-			"--control-url", n.ControlURL, "--join-key-file", key, "--status-addr", status.String(),
-		},
+		Name: "spoke", Path: n.Programs.Spoke, LogFile: n.path("spoke.log"), Restart: true, Args: args,
 		Env:   environ(),
 		Binds: map[string]string{"/etc/hosts": hosts},
 		Ready: alive(status),

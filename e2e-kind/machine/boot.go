@@ -24,6 +24,8 @@ type Spec struct {
 	// LocalPrefixes are further prefixes all of whose addresses are local to the machine (pods, say): a socket may bind any
 	// of them without further ado, and only the machine's own processes reach it there.
 	LocalPrefixes []netip.Prefix
+	// Routes are prefixes that are local to other machines, by these machines' addresses.
+	Routes map[netip.Prefix]netip.Addr
 	// Command is the program that is the machine, and its arguments: when it ends, the machine is off. Usually this very
 	// program with a subcommand of its own.
 	Command []string
@@ -79,6 +81,7 @@ func (f *Fabric) Boot(ctx context.Context, spec Spec) (*Machine, error) {
 				Address: netip.PrefixFrom(spec.IP, f.prefix.Bits()),
 				Gateway: f.prefix.Addr(),
 				Local:   spec.LocalPrefixes,
+				Routes:  spec.Routes,
 			},
 		})
 	} else {

@@ -18,6 +18,8 @@ type networkConfig struct {
 	Gateway netip.Addr
 	// Local are prefixes all of whose addresses are the machine's own.
 	Local []netip.Prefix
+	// Routes are prefixes with the machines that they are behind.
+	Routes map[netip.Prefix]netip.Addr
 }
 
 func (c networkConfig) apply() error {
@@ -62,6 +64,11 @@ func (c networkConfig) applyLink() error {
 	}
 	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: c.Gateway.AsSlice()}); err != nil {
 		return fmt.Errorf("route by %s: %w", c.Gateway, err)
+	}
+	for to, by := range c.Routes {
+		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(to.Masked()), Gw: by.AsSlice()}); err != nil {
+			return fmt.Errorf("route to %s by %s: %w", to, by, err)
+		}
 	}
 	return nil
 }

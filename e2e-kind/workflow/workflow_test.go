@@ -23,6 +23,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,12 +43,21 @@ type user struct {
 	lab     *lab.Lab
 	dir     string
 	kubectl string
+	// pods says that the proxies are pods.
+	pods bool
 	// client is the user's device.
 	client *http.Client
 }
 
-func TestCompleteWorkflow(t *testing.T) {
-	u := &user{T: t, dir: t.TempDir()}
+func TestCompleteWorkflow(t *testing.T) { walk(t, &user{T: t, dir: t.TempDir()}) }
+
+// TestWithProxiesAsPods is the same with the proxies as Kubernetes runs them: StatefulSets, whose pods reach the spoke over
+// TLS and each other's clusters from addresses of their own.
+func TestWithProxiesAsPods(t *testing.T) {
+	walk(t, &user{T: t, dir: t.TempDir(), pods: true})
+}
+
+func walk(t *testing.T, u *user) {
 	u.install()
 	u.must(u.apply())
 	t.Run("step-2-tailnet", func(t *testing.T) { u.as(t).tailnet() })
@@ -58,6 +68,9 @@ func TestCompleteWorkflow(t *testing.T) {
 	t.Run("step-8-backends", func(t *testing.T) { u.as(t).backends() })
 	t.Run("step-8-on-the-tailnet-and-mixed", func(t *testing.T) { u.as(t).otherBackends() })
 	t.Run("step-9-from-the-tailnet", func(t *testing.T) { u.as(t).fromTheTailnet() })
+	if u.pods {
+		t.Run("rolling-update", func(t *testing.T) { u.as(t).rollingUpdate() })
+	}
 	t.Run("changes-apply-hot", func(t *testing.T) { u.as(t).hotChange() })
 }
 
@@ -86,7 +99,7 @@ func (u *user) install() {
 	ctx, cancel := context.WithTimeout(u.Context(), 5*time.Minute)
 	defer cancel()
 	u.lab, err = lab.Start(ctx, lab.Options{
-		Dir: u.dir, CRDs: crds, Members: []string{"cluster1"}, Workload: []string{"cluster1"}, Standalone: true, Bare: true,
+		Dir: u.dir, CRDs: crds, Members: []string{"cluster1"}, Workload: []string{"cluster1"}, Standalone: true, Bare: true, ProxyPods: u.pods,
 		Programs: lab.Programs{Hub: filepath.Join(bin, "hub"), Spoke: filepath.Join(bin, "spoke"), Webapp: filepath.Join(bin, "webapp"), Envoy: envoy},
 		// The placeholders of the example, and a host that it names.
 		OAuth:    tailnet.OAuthClient{ID: "OAUTH-CLIENT-ID", Secret: "OAUTH-CLIENT-SECRET", Tags: []string{"tag:tailgate-proxy"}},
@@ -120,7 +133,15 @@ func (u *user) install() {
 
 // keepLogs prints the ends of the logs of what ran.
 func (u *user) keepLogs() {
-	for _, name := range []string{"hub.log", "spoke.log", "machine.log", "envoy-gateway/envoy-gateway.log"} {
+	names := []string{"hub.log", "spoke.log", "machine.log", "envoy-gateway/envoy-gateway.log"}
+	containers, err := filepath.Glob(filepath.Join(u.dir, "cluster1", "pods", "*", "container.log"))
+	if err != nil {
+		u.Error(err)
+	}
+	for _, path := range containers {
+		names = append(names, strings.TrimPrefix(path, filepath.Join(u.dir, "cluster1")))
+	}
+	for _, name := range names {
 		data, err := os.ReadFile(filepath.Join(u.dir, "cluster1", name))
 		if err == nil {
 			u.Logf("the end of %s:\n%s", name, data[max(0, len(data)-6000):])
@@ -408,4 +429,93 @@ func (u *user) hotChange() {
 		}
 		return err
 	})
+}
+
+// rollingUpdate changes what the proxies are like, and has somebody ask all the while: from the tailnet by the ingress
+// proxies, and from the cluster by the egress proxies, too. Nobody may be left without an answer.
+func (u *user) rollingUpdate() {
+	loads := map[string]*load{
+		"from the tailnet": {client: u.client, url: "http://" + u.vip("gateway-main-gateway-http-80") + "/webapp/"},
+		"to the tailnet":   {client: inside, url: u.lab.Gateway("cluster1") + "/by-address/x"},
+	}
+	ctx, stop := context.WithCancel(u.Context())
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer stop()
+	for _, l := range loads {
+		all.Go(func() { l.run(ctx) })
+	}
+	_, err := u.run("patch", "tailscalegateway", "main-tailscale-gateway", "--type=json",
+		`-p=[{"op":"add","path":"/spec/tailnets/0/proxy","value":{"nodeSelector":{"pool":"proxies"}}}]`)
+	u.must(err)
+	for _, role := range []string{"ingress", "egress"} {
+		set := "tailgate-" + role + "-production-tailnet"
+		u.eventually("the StatefulSet's new template", func() error {
+			pool, err := u.run("get", "-n", "tailgate-system", "statefulset", set, "-o", "jsonpath={.spec.template.spec.nodeSelector.pool}")
+			if err == nil && pool != "proxies" {
+				err = fmt.Errorf("node selector %q", pool)
+			}
+			return err
+		})
+		out, err := u.run("rollout", "status", "-n", "tailgate-system", "statefulset", set, "--timeout=3m")
+		u.must(err)
+		u.Log(out)
+	}
+	stop()
+	all.Wait()
+	for name, l := range loads {
+		l.report(u, name)
+	}
+	for _, replica := range []string{"0", "1"} {
+		u.prints([]string{"get", "-n", "tailgate-system", "pod", "tailgate-ingress-production-tailnet-" + replica}, "1/1", "Running")
+	}
+}
+
+// load is somebody who asks again and again, each time on a new connection. What is under way when a VIP moves to another
+// host is cut, as the tailnet routes packets and no connections; so what is idempotent is asked for once more.
+type load struct {
+	client *http.Client
+	url    string
+
+	outcomes []lab.Outcome
+	repeated int
+}
+
+func (l *load) run(ctx context.Context) {
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		o := lab.Get(context.WithoutCancel(ctx), l.client, l.url)
+		if o.Failed() {
+			l.repeated++
+			o = lab.Get(context.WithoutCancel(ctx), l.client, l.url)
+		}
+		l.outcomes = append(l.outcomes, o)
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// report says how many requests had no answer, and the longest time without one.
+func (l *load) report(u *user, name string) {
+	u.Helper()
+	var failed []string
+	var gap time.Duration
+	last := l.outcomes[0].Start
+	for _, o := range l.outcomes {
+		if o.Failed() {
+			failed = append(failed, fmt.Sprintf("after %v: %s", o.Start.Sub(l.outcomes[0].Start).Round(time.Millisecond), o.Err))
+			continue
+		}
+		gap, last = max(gap, o.End().Sub(last)), o.End()
+	}
+	u.Logf("%s: %d requests, %d of them twice, %d failed, longest gap %v", name, len(l.outcomes), l.repeated, len(failed), gap.Round(time.Millisecond))
+	if l.repeated > 1+len(l.outcomes)/50 {
+		u.Errorf("%s: %d of %d requests had to be repeated", name, l.repeated, len(l.outcomes))
+	}
+	if len(failed) > 0 {
+		u.Errorf("%s: %d of %d requests failed: %s", name, len(failed), len(l.outcomes), strings.Join(failed[:min(len(failed), 10)], "; "))
+	}
 }

@@ -338,9 +338,15 @@ func (w *world) checkLate(t *testing.T, e *envoy, snap extension.Snapshot) {
 	})
 	snap.Rules = append(slices.Clone(snap.Rules), late.known("HTTPRoute"))
 	w.hooks.SetSnapshot(snap)
-	policy := &v1alpha1.TailscaleRoutePolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}}
-	w.must(w.kube.Patch(t.Context(), policy, client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"revision":2}}`))))
+	w.retranslate(2)
 	w.eventually("the route with us", func() string {
 		return cmp.Diff("tsgw/endpoints/default/web/80", e.leads("httproute/default/")[name])
 	})
+}
+
+// retranslate has Envoy Gateway translate again, as the spoke does: by a new revision of the policy.
+func (w *world) retranslate(revision int) {
+	w.Helper()
+	policy := &v1alpha1.TailscaleRoutePolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}}
+	w.must(w.kube.Patch(w.Context(), policy, client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"spec":{"revision":%d}}`, revision))))
 }

@@ -1,5 +1,3 @@
-// Package envoygateway_test runs the extension server below the real Envoy Gateway, against a real API server, and reads
-// the outcome as an Envoy does: by the delta xDS protocol.
 package envoygateway_test
 
 import (
@@ -9,8 +7,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net"
-	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,16 +16,15 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-	"github.com/go-logr/logr"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
@@ -42,13 +37,6 @@ import (
 	"github.com/tailgate-project/tailgate/extension"
 	"github.com/tailgate-project/tailgate/extension/certs"
 )
-
-// Envoy Gateway listens on fixed ports of all addresses, so the tests have a network of their own.
-func TestMain(m *testing.M) {
-	machine.Init()
-	ctrl.SetLogger(logr.Discard())
-	os.Exit(machine.RunIsolated(m.Run))
-}
 
 const (
 	patience   = 60 * time.Second
@@ -64,6 +52,8 @@ type world struct {
 	assets assets.Paths
 	kube   client.Client
 	hooks  *extension.Server
+	// gateway is the directory of the newest Envoy Gateway.
+	gateway string
 	// generation counts the changes of the benchmark.
 	generation int
 }
@@ -103,23 +93,14 @@ func (w *world) startGateway(settings map[string]any) (stop func()) {
 	w.Cleanup(stop)
 	_, err := kubelet.StartEnvoyGateway(w.Context(), o)
 	w.must(err)
+	w.gateway = o.Dir
 	return stop
 }
 
 // startHooks starts the extension server and returns the settings by which Envoy Gateway finds it.
 func (w *world) startHooks(snap extension.Snapshot) map[string]any {
 	w.Helper()
-	bundle, _, err := certs.Renew(certs.Bundle{}, certs.Names{DNS: []string{extension.EDSServerName}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}, time.Now())
-	w.must(err)
-	secret := func(name string, data map[string][]byte) string {
-		text := "apiVersion: v1\nkind: Secret\nmetadata: {name: " + name + ", namespace: " + namespace + "}\ndata:\n"
-		for k, v := range data {
-			text += "  " + k + ": " + base64.StdEncoding.EncodeToString(v) + "\n"
-		}
-		return text
-	}
-	w.apply(secret("tailgate-ca", map[string][]byte{"tls.crt": bundle.Trust}))
-	w.apply(secret("tailgate-client", map[string][]byte{"tls.crt": bundle.Client.Cert, "tls.key": bundle.Client.Key}))
+	bundle := w.certificates()
 	pool, err := certs.Pool(bundle.Trust)
 	w.must(err)
 	live := new(certs.Live)
@@ -128,7 +109,7 @@ func (w *world) startHooks(snap extension.Snapshot) map[string]any {
 		TLS: certs.ServerConfig(live, func() *x509.CertPool { return pool }, ""),
 		Listen: func(ctx context.Context) (net.Listener, error) {
 			var c net.ListenConfig
-			return c.Listen(ctx, "tcp", netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), hooksPort).String())
+			return c.Listen(ctx, "tcp", hooksAddress.String())
 		},
 	})
 	w.must(err)
@@ -142,6 +123,29 @@ func (w *world) startHooks(snap extension.Snapshot) map[string]any {
 			w.Error(err)
 		}
 	})
+	return w.hookSettings()
+}
+
+// certificates makes those of both sides, and the Secrets that Envoy Gateway reads.
+func (w *world) certificates() certs.Bundle {
+	w.Helper()
+	bundle, _, err := certs.Renew(certs.Bundle{}, certs.Names{DNS: []string{extension.EDSServerName}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}, time.Now())
+	w.must(err)
+	secret := func(name string, data map[string][]byte) string {
+		text := "apiVersion: v1\nkind: Secret\nmetadata: {name: " + name + ", namespace: " + namespace + "}\ndata:\n"
+		for k, v := range data {
+			text += "  " + k + ": " + base64.StdEncoding.EncodeToString(v) + "\n"
+		}
+		return text
+	}
+	w.apply(secret("tailgate-ca", map[string][]byte{"tls.crt": bundle.Trust}))
+	w.apply(secret("tailgate-client", map[string][]byte{"tls.crt": bundle.Client.Cert, "tls.key": bundle.Client.Key}))
+	return bundle
+}
+
+// hookSettings are those by which Envoy Gateway finds the extension server.
+func (w *world) hookSettings() map[string]any {
+	w.Helper()
 	text, err := extension.ExtensionManager(extension.ManagerOptions{
 		Host: "127.0.0.1", Port: hooksPort, CASecret: "tailgate-ca", ClientSecret: "tailgate-client", Namespace: namespace,
 	})
@@ -189,14 +193,17 @@ func (w *world) eventually(what string, check func() string) {
 type envoy struct {
 	world *world
 
-	mu       sync.Mutex
-	clusters map[string]*clusterv3.Cluster
-	routes   map[string]*routev3.RouteConfiguration
-	eds      map[string]*endpointv3.ClusterLoadAssignment
+	mu        sync.Mutex
+	clusters  map[string]*clusterv3.Cluster
+	listeners map[string]*listenerv3.Listener
+	routes    map[string]*routev3.RouteConfiguration
+	eds       map[string]*endpointv3.ClusterLoadAssignment
 	// now is when the newest response came; arrived gets it when a route with the awaited path is there.
 	now     time.Time
 	awaited string
 	arrived chan time.Time
+	// look, where there is one, is called at each response, with mu held.
+	look func()
 }
 
 // connect connects an Envoy of a Gateway, which asks for the route configurations.
@@ -217,11 +224,12 @@ func (w *world) connect(gateway string, routes ...string) *envoy {
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	w.must(err)
 	e := &envoy{
-		world: w, clusters: map[string]*clusterv3.Cluster{}, routes: map[string]*routev3.RouteConfiguration{}, eds: map[string]*endpointv3.ClusterLoadAssignment{},
+		world: w, clusters: map[string]*clusterv3.Cluster{}, listeners: map[string]*listenerv3.Listener{},
+		routes: map[string]*routev3.RouteConfiguration{}, eds: map[string]*endpointv3.ClusterLoadAssignment{},
 	}
-	node := &corev3.Node{Id: "envoy-test", Cluster: gateway}
+	node := &corev3.Node{Id: "envoy of " + gateway, Cluster: gateway} // Envoy Gateway keeps what it sends by this id
 	for _, r := range []*discoveryv3.DeltaDiscoveryRequest{
-		{Node: node, TypeUrl: resource.ClusterType}, {TypeUrl: resource.RouteType, ResourceNamesSubscribe: routes},
+		{Node: node, TypeUrl: resource.ClusterType}, {TypeUrl: resource.ListenerType}, {TypeUrl: resource.RouteType, ResourceNamesSubscribe: routes},
 	} {
 		w.must(stream.Send(r))
 	}
@@ -253,11 +261,18 @@ func (e *envoy) take(r *discoveryv3.DeltaDiscoveryResponse) []string {
 	defer e.mu.Unlock()
 	e.now = time.Now()
 	defer e.lookLocked()
+	defer func() {
+		if e.look != nil {
+			e.look()
+		}
+	}()
 	var ask []string
 	for _, name := range r.GetRemovedResources() {
 		switch r.GetTypeUrl() {
 		case resource.ClusterType:
 			delete(e.clusters, name)
+		case resource.ListenerType:
+			delete(e.listeners, name)
 		case resource.RouteType:
 			delete(e.routes, name)
 		}
@@ -273,6 +288,8 @@ func (e *envoy) take(r *discoveryv3.DeltaDiscoveryResponse) []string {
 				ask = append(ask, m.GetName())
 			}
 			e.clusters[m.GetName()] = m
+		case *listenerv3.Listener:
+			e.listeners[m.GetName()] = m
 		case *routev3.RouteConfiguration:
 			e.routes[m.GetName()] = m
 		case *endpointv3.ClusterLoadAssignment:

@@ -29,7 +29,7 @@ func BenchmarkTranslate(b *testing.B) {
 	}
 	in.Routes = append(in.Routes, rc)
 	s := translate.Snapshot{Cluster: "c1", Gateways: []translate.Gateway{{Namespace: "default", Name: "eg", Listeners: []translate.Listener{{Name: "http", Port: 80}},
-		Egress: translate.RouteTemplate{PathPrefix: "/api/{service}/"}, Ingress: translate.RouteTemplate{HostPattern: "{service}.production.gateway.local"}}}}
+		Tailnets: []translate.Tailnet{{Egress: translate.RouteTemplate{PathPrefix: "/api/{service}/"}, Ingress: translate.RouteTemplate{HostPattern: "{service}.production.gateway.local"}}}}}}
 	for i := range 20 {
 		s.Services = append(s.Services, translate.Service{ID: federation.Service("default", fmt.Sprintf("service%d", i)), Clusters: []federation.ClusterID{"c1", "c2", "c3"}})
 	}

@@ -15,6 +15,14 @@
 // by the same rules. Where two of our own texts clash, [Translate] says who has it; a Gateway's listeners and paths stand
 // in the virtual hosts of that Gateway only, also where several Gateways share a route configuration (mergeGateways).
 //
+// For example, with a service echo in the clusters c1 and c2:
+//
+//	an HTTPRoute has                        and gets
+//	/cross-cluster/echo                     all below it; ours is not there, and a note says so
+//	/cross-cluster/echo with a header       what has the header; ours gets the rest
+//	/cross-cluster/echo-c1/special          that; ours gets the rest of /cross-cluster/echo-c1
+//	/cross-cluster or /                     what no route of ours matches
+//
 // # Time limits and retries
 //
 // No route of ours has a limit for a whole request, which would cut long downloads, server-sent events, WebSockets and
@@ -29,6 +37,27 @@
 //
 // A rule of the user's with TailscaleEndpoints as backends keeps its matches, filters, time limits and retries, and only
 // the clusters that it leads to change: see [Rule].
+//
+// # Connections and datagrams
+//
+// Envoy Gateway calls no hook for the routes and clusters of a TCPRoute, TLSRoute or UDPRoute. It makes one cluster of all
+// backends of the route, <kind>/<namespace>/<name>/rule/-1, and a filter in a listener that leads there: tcp_proxy, with
+// the server names in front of it for a TLSRoute, or udp_proxy. What is ours is done in the hook at the end of a
+// translation, which is shown the listeners as well (listener.includeAll in Envoy Gateway's settings): the filter leads to
+// our clusters, by weight, and to Envoy Gateway's own for the route's ordinary backends. What is missing has its share, too,
+// and it is refused. The bytes go through as they are: TLS is between the client and the endpoint, also where HTTP routes
+// to the same port would speak it themselves. Envoy's udp_proxy has no weights; datagrams are shared out by the last two
+// digits of the client's port, so that all from one port go to one backend.
+//
+// Envoy Gateway v1.9 does not load TailscaleEndpoints, nor ReferenceGrants for them, for these kinds of routes: its provider
+// lets no group pass that it does not know (validateBackendRef in internal/provider/kubernetes/routes.go), while HTTPRoutes
+// and GRPCRoutes are exempt from that. The route is Accepted and carries traffic, but Envoy Gateway says ResolvedRefs=False,
+// BackendNotFound, as if the object were not there, or RefNotPermitted for one in another namespace, whatever the grants
+// are; those are looked up by the spoke instead, see [RuleBackend]. The condition cannot be put right from outside: Envoy
+// Gateway takes an entry in status.parents of another controller's for its own and replaces it. Whoever needs ResolvedRefs
+// to be True has two ways: any HTTPRoute of the same GatewayClass that refers to the same TailscaleEndpoints makes Envoy
+// Gateway load it, or the route refers to the Service that stands for the VIP in the cluster. What is really missing is in
+// the notes.
 package translate
 
 // Prefix starts the name of everything that is ours in Envoy. Nothing without it is ever added or removed; of the

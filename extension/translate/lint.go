@@ -34,6 +34,7 @@ func lint(r *Resources, touched []*routev3.RouteConfiguration) []Note {
 		i++
 	}
 	verdicts := map[*routev3.Route]error{}
+	regexes := map[string]error{}
 	for _, rc := range touched {
 		domains := map[string]bool{}
 		rc.VirtualHosts = slices.DeleteFunc(rc.VirtualHosts, func(vh *routev3.VirtualHost) bool {
@@ -43,7 +44,7 @@ func lint(r *Resources, touched []*routev3.RouteConfiguration) []Note {
 				}
 				err, ok := verdicts[route]
 				if !ok {
-					err = lintRoute(route, known)
+					err = lintRoute(route, known, regexes)
 					verdicts[route] = err
 				}
 				return drop(route.GetName(), err)
@@ -73,12 +74,12 @@ func lintHost(vh *routev3.VirtualHost, domains map[string]bool) error {
 	return nil
 }
 
-func lintRoute(r *routev3.Route, clusters map[string]bool) error {
+func lintRoute(r *routev3.Route, clusters map[string]bool, regexes map[string]error) error {
 	if err := r.ValidateAll(); err != nil {
 		return err
 	}
 	for _, h := range r.GetMatch().GetHeaders() {
-		if _, err := regexp.Compile(h.GetStringMatch().GetSafeRegex().GetRegex()); err != nil {
+		if err := compiles(h.GetStringMatch().GetSafeRegex().GetRegex(), regexes); err != nil {
 			return err
 		}
 	}
@@ -86,11 +87,21 @@ func lintRoute(r *routev3.Route, clusters map[string]bool) error {
 	if a == nil {
 		return nil
 	}
-	if _, err := regexp.Compile(a.GetRegexRewrite().GetPattern().GetRegex()); err != nil {
+	if err := compiles(a.GetRegexRewrite().GetPattern().GetRegex(), regexes); err != nil {
 		return err
 	}
 	if !clusters[a.GetCluster()] {
 		return fmt.Errorf("cluster %s does not exist", a.GetCluster())
 	}
 	return nil
+}
+
+// compiles says what is wrong with an expression. Most stand in many routes, and known holds what was found before.
+func compiles(regex string, known map[string]error) error {
+	err, ok := known[regex]
+	if !ok {
+		_, err = regexp.Compile(regex)
+		known[regex] = err
+	}
+	return err
 }

@@ -8,6 +8,7 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // gatewayName names a Gateway.
@@ -88,14 +89,12 @@ const anyHost = "*"
 // inject returns a copy of the route configuration with routes and hosts in place of what we put there before: in each
 // virtual host what its Gateway wants, and in those of our own what all want.
 func inject(rc *routev3.RouteConfiguration, all plan, each map[gatewayName]plan, t thrift) (*routev3.RouteConfiguration, []Note) {
-	rc = proto.CloneOf(rc)
-	rc.VirtualHosts = slices.DeleteFunc(rc.VirtualHosts, func(vh *routev3.VirtualHost) bool { return ours(vh.GetName()) })
+	rc = copyOf(rc)
 	built := build(all)
 	unplaced := maps.Clone(all.hosts)
 	taken := false
 	var notes []Note
 	for _, vh := range rc.VirtualHosts {
-		vh.Routes = slices.DeleteFunc(vh.Routes, func(r *routev3.Route) bool { return ours(r.GetName()) })
 		own := all
 		if g, ok := gatewayOf(vh); ok {
 			own = each[g] // nothing for a Gateway that is not joined
@@ -128,6 +127,41 @@ func inject(rc *routev3.RouteConfiguration, all plan, each map[gatewayName]plan,
 		rc.VirtualHosts = append(rc.VirtualHosts, &routev3.VirtualHost{Name: Prefix + "any-host", Domains: []string{anyHost}, Routes: routes})
 	}
 	return rc, notes
+}
+
+// copyOf returns the route configuration without what we put there before. Only the configuration, its virtual hosts and
+// their lists of routes are copied: the routes, of which there are many, are shared and never changed.
+func copyOf(rc *routev3.RouteConfiguration) *routev3.RouteConfiguration {
+	hosts := rc.GetVirtualHosts()
+	rc = shallow(rc)
+	rc.VirtualHosts = make([]*routev3.VirtualHost, 0, len(hosts))
+	for _, vh := range hosts {
+		if ours(vh.GetName()) {
+			continue
+		}
+		user := make([]*routev3.Route, 0, len(vh.GetRoutes()))
+		for _, r := range vh.GetRoutes() {
+			if !ours(r.GetName()) {
+				user = append(user, r)
+			}
+		}
+		vh = shallow(vh)
+		vh.Routes = user
+		rc.VirtualHosts = append(rc.VirtualHosts, vh)
+	}
+	return rc
+}
+
+// shallow returns another message with the same fields, which it shares.
+func shallow[M proto.Message](m M) M {
+	from := m.ProtoReflect()
+	to := from.New()
+	from.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		to.Set(f, v)
+		return true
+	})
+	to.SetUnknown(from.GetUnknown())
+	return to.Interface().(M)
 }
 
 // fill puts the wishes into a virtual host of the user's.

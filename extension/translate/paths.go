@@ -121,11 +121,11 @@ var (
 	placeholder = regexp.MustCompile(`\{[^}]*\}`)
 )
 
-// expand returns the candidates of a pattern for the services of the gateway's tailnet.
-func expand(pattern string, g Gateway, services []Service) []candidate {
+// expand returns the candidates of a pattern for the services of a tailnet.
+func expand(pattern string, t Tailnet, services []Service) []candidate {
 	var out []candidate
 	for _, s := range services {
-		if s.Tailnet != "" && g.Tailnet != "" && s.Tailnet != g.Tailnet {
+		if len(s.Tailnets) > 0 && t.Ref != "" && !slices.Contains(s.Tailnets, t.Ref) {
 			continue
 		}
 		members := []federation.ClusterID{""}
@@ -134,7 +134,7 @@ func expand(pattern string, g Gateway, services []Service) []candidate {
 		}
 		for _, m := range members {
 			text := strings.NewReplacer("{service}", s.ID.Name, "{namespace}", s.ID.Namespace, "{cluster}", string(m),
-				"{tailnet}", cmp.Or(s.Tailnet, g.Tailnet), "{domain}", defaultDomain).Replace(pattern)
+				"{tailnet}", t.Name, "{domain}", defaultDomain).Replace(pattern)
 			out = append(out, candidate{text: text, service: s.ID, cluster: m})
 		}
 	}
@@ -200,7 +200,7 @@ func usable(in []Service) ([]Service, []Note) {
 		}
 	}
 	slices.SortStableFunc(out, func(a, b Service) int {
-		return cmp.Or(a.ID.Compare(b.ID), slices.Compare(a.Clusters, b.Clusters), cmp.Compare(a.Tailnet, b.Tailnet), cmp.Compare(a.Port, b.Port),
+		return cmp.Or(a.ID.Compare(b.ID), slices.Compare(a.Clusters, b.Clusters), slices.Compare(a.Tailnets, b.Tailnets), cmp.Compare(a.Port, b.Port),
 			cmp.Compare(a.App, b.App))
 	})
 	return slices.CompactFunc(out, func(a, b Service) bool { return a.ID == b.ID }), notes
@@ -212,5 +212,5 @@ func compareListeners(a, b Listener) int {
 
 func compareGateways(a, b Gateway) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.TailscaleGateway, b.TailscaleGateway),
-		cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Tailnet, b.Tailnet))
+		cmp.Compare(a.Policy, b.Policy))
 }

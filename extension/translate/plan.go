@@ -17,11 +17,27 @@ type wish struct {
 	app federation.AppProtocol
 	// family is the first segment whose wishes share one loop guard; empty for a guard of its own.
 	family string
+	// made is which of a tailnet's templates made it, if one did.
+	made template
 	// hop is what the route appends to the hop header.
 	hop string
 	// local is set for a route to the gateway's own listener, which leaves retries and time limits to the routes
 	// that it meets there.
 	local bool
+}
+
+// template is one of a tailnet's.
+type template int
+
+const (
+	fromIngress template = iota + 1
+	fromEgress
+)
+
+// same reports whether both lead from the same place to the same target, whatever made them.
+func (w wish) same(o wish) bool {
+	w.made = o.made
+	return w == o
 }
 
 // plan is what the gateways of one route configuration should have.
@@ -65,14 +81,15 @@ func (p *planner) note(item, text string) { p.notes = append(p.notes, Note{item,
 // plan returns what the gateways want together. The first to want a path or a host has it.
 func (p *planner) plan(gateways []Gateway) plan {
 	out := plan{hosts: map[string][]wish{}, local: map[string]Listener{}}
-	taken := map[string]bool{}
+	taken := map[string]wish{}
 	add := func(w wish) {
-		if taken[w.path] {
+		first, ok := taken[w.path]
+		if !ok {
+			taken[w.path] = w
+			out.paths = append(out.paths, w)
+		} else if !first.same(w) { // a service that is in two tailnets may be at one place by the templates of both
 			p.note(w.path, "is taken by another route of ours")
-			return
 		}
-		taken[w.path] = true
-		out.paths = append(out.paths, w)
 	}
 	for _, c := range p.cross {
 		add(wish{path: c.text, target: c.target(), app: p.apps[c.service], family: crossCluster, hop: string(p.cluster)})
@@ -82,7 +99,7 @@ func (p *planner) plan(gateways []Gateway) plan {
 			name := localCluster(g, l)
 			out.local[name] = l
 			path := ownGateway + "/" + g.Name + "-" + l.Name
-			if taken[path] {
+			if _, ok := taken[path]; ok {
 				// Two gateways of two TailscaleGateways, or the clash of "a-b" with "c" and "a" with "b-c".
 				if !slices.ContainsFunc(out.paths, func(w wish) bool { return w.target == name }) {
 					p.note(path, "is taken by another listener; "+g.Namespace+"/"+g.Name+"'s "+l.Name+" has no path")
@@ -91,38 +108,45 @@ func (p *planner) plan(gateways []Gateway) plan {
 			}
 			add(wish{path: path, target: name, family: ownGateway, local: true, hop: string(p.cluster) + "/" + g.Namespace + "/" + g.Name})
 		}
-		for _, c := range p.templated(g.Egress, g.Egress.PathPrefix, g) {
-			path := strings.TrimSuffix(c.text, "/")
-			if bad := checkPath(path); bad != "" {
-				p.note(c.text, bad)
-				continue
+		for _, t := range g.Tailnets {
+			for _, c := range p.templated(t.Egress, t.Egress.PathPrefix, t) {
+				path := strings.TrimSuffix(c.text, "/")
+				if bad := checkPath(path); bad != "" {
+					p.note(c.text, bad)
+					continue
+				}
+				add(wish{path: path, target: c.target(), app: p.apps[c.service], made: fromEgress, hop: string(p.cluster)})
 			}
-			add(wish{path: path, target: c.target(), app: p.apps[c.service], hop: string(p.cluster)})
+			p.addHosts(out.hosts, t, fromIngress)
+			p.addHosts(out.hosts, t, fromEgress)
 		}
-		p.addHosts(out.hosts, g, g.Ingress, strings.TrimSuffix(g.Ingress.PathPrefix, "/"))
-		p.addHosts(out.hosts, g, g.Egress, "")
 	}
 	slices.SortFunc(out.paths, compareWishes)
 	return out
 }
 
-// addHosts adds the hosts of a template.
-func (p *planner) addHosts(hosts map[string][]wish, g Gateway, t RouteTemplate, path string) {
-	for _, c := range p.templated(t, t.HostPattern, g) {
+// addHosts adds the hosts of a template. The path of an egress template stands in each virtual host, that of an ingress
+// template under its hosts.
+func (p *planner) addHosts(hosts map[string][]wish, in Tailnet, made template) {
+	t, path := in.Egress, ""
+	if made == fromIngress {
+		t, path = in.Ingress, strings.TrimSuffix(in.Ingress.PathPrefix, "/")
+	}
+	for _, c := range p.templated(t, t.HostPattern, in) {
 		host := strings.ToLower(c.text)
 		if bad := checkHost(host); bad != "" {
 			p.note(host, bad)
 			continue
 		}
 		w := wish{path: strings.NewReplacer("{service}", c.service.Name, "{namespace}", c.service.Namespace,
-			"{cluster}", string(c.cluster), "{tailnet}", g.Tailnet, "{domain}", defaultDomain).Replace(path),
-			target: c.target(), app: p.apps[c.service], hop: string(p.cluster)}
+			"{cluster}", string(c.cluster), "{tailnet}", in.Name, "{domain}", defaultDomain).Replace(path),
+			target: c.target(), app: p.apps[c.service], made: made, hop: string(p.cluster)}
 		if bad := checkPath(w.path); bad != "" {
 			p.note(host+w.path, bad)
 			continue
 		}
 		if slices.ContainsFunc(hosts[host], func(o wish) bool { return o.path == w.path }) {
-			if !slices.Contains(hosts[host], w) {
+			if !slices.ContainsFunc(hosts[host], w.same) {
 				p.note(host+w.path, "is taken by another route of ours; "+c.describe()+" is at "+c.dotted()+"/")
 			}
 			continue
@@ -133,7 +157,7 @@ func (p *planner) addHosts(hosts map[string][]wish, g Gateway, t RouteTemplate, 
 }
 
 // templated returns who has what a template's pattern makes.
-func (p *planner) templated(t RouteTemplate, pattern string, g Gateway) []candidate {
+func (p *planner) templated(t RouteTemplate, pattern string, in Tailnet) []candidate {
 	if pattern == "" {
 		return nil
 	}
@@ -145,7 +169,7 @@ func (p *planner) templated(t RouteTemplate, pattern string, g Gateway) []candid
 		p.note(pattern, bad)
 		return nil
 	}
-	won, notes := resolve(expand(pattern, g, p.services))
+	won, notes := resolve(expand(pattern, in, p.services))
 	p.notes = append(p.notes, notes...)
 	return won
 }

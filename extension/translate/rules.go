@@ -246,27 +246,12 @@ func (r *sender) valid(name string, b RuleBackend, a *routev3.RouteAction) bool 
 
 // port returns the port that a backend means, or what is wrong with it.
 func (r *sender) port(b RuleBackend) (BackendPort, string) {
-	ports := slices.SortedFunc(slices.Values(r.backends[b.Namespace+"/"+b.Name].Ports), func(x, y BackendPort) int {
-		return cmp.Or(cmp.Compare(x.Port, y.Port), cmp.Compare(x.App, y.App))
-	})
-	have := make([]string, 0, len(ports))
-	for _, p := range ports {
-		have = append(have, strconv.Itoa(int(p.Port)))
+	port, bad := choose(r.backends[b.Namespace+"/"+b.Name].Ports, b.Port, "TCP")
+	if bad != "" {
+		return port, bad
 	}
-	list := strings.Join(have, ", ")
-	i := slices.IndexFunc(ports, func(p BackendPort) bool { return p.Port == b.Port })
-	switch {
-	case len(ports) == 0:
-		return BackendPort{}, "has no port that carries TCP"
-	case b.Port == 0 && len(ports) > 1:
-		return BackendPort{}, "has the ports " + list + ": the backendRef must say which"
-	case b.Port == 0:
-		i = 0
-	case i < 0:
-		return BackendPort{}, fmt.Sprintf("has no port %d, but %s", b.Port, list)
+	if bad := unroutable(port.App); bad != "" {
+		return port, fmt.Sprintf("port %d %s", port.Port, bad)
 	}
-	if bad := unroutable(ports[i].App); bad != "" {
-		return BackendPort{}, fmt.Sprintf("port %d %s", ports[i].Port, bad)
-	}
-	return ports[i], ""
+	return port, ""
 }

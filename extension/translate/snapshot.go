@@ -29,13 +29,19 @@ type Gateway struct {
 	TailscaleGateway string
 	// Revision is the policy revision that this snapshot was written with.
 	Revision int64
-	// Ingress and Egress are the TailscaleGateway's route templates; an empty pattern makes no route.
-	Ingress RouteTemplate
-	Egress  RouteTemplate
-	// Tailnet is the name that the TailscaleGateway gives its tailnet.
-	Tailnet string
+	// Tailnets are those of the TailscaleGateway, in its order.
+	Tailnets []Tailnet
 	// Listeners are the Gateway's HTTP and HTTPS listeners.
 	Listeners []Listener
+}
+
+// Tailnet is a tailnet that a Gateway is joined to.
+type Tailnet struct {
+	// Name is what the TailscaleGateway calls it, Ref the TailscaleTailnet that the name stands for.
+	Name, Ref string
+	// Ingress and Egress are the templates of the routes to the services in this tailnet; an empty pattern makes no route.
+	Ingress RouteTemplate
+	Egress  RouteTemplate
 }
 
 // RouteTemplate says where services appear. Its patterns may contain {service}, {namespace}, {cluster}, {tailnet} and
@@ -67,15 +73,17 @@ type Service struct {
 	App  federation.AppProtocol
 	// Clusters have an export of the service, the local cluster among them where it has one; sorted.
 	Clusters []federation.ClusterID
-	// Tailnet is the name of the tailnet that carries the service.
-	Tailnet string
+	// Tailnets are the TailscaleTailnets in which some export of the service has its VIP. None stands for all.
+	Tailnets []string
 }
 
 // Backend is a TailscaleEndpoints object.
 type Backend struct {
 	Namespace, Name string
-	// Ports carry requests. Each stands once.
+	// Ports carry connections, and those requests where their protocol has any. Each stands once.
 	Ports []BackendPort
+	// Datagrams are the ports that carry UDP. Each stands once.
+	Datagrams []uint16
 }
 
 // BackendPort is a port of a [Backend] that routes may refer to.
@@ -88,7 +96,7 @@ type BackendPort struct {
 // such a backend neither endpoints nor its share of the traffic, and does not say which port was meant, so that the
 // routes' own text has to be known as well.
 type Rule struct {
-	// Kind is HTTPRoute or GRPCRoute.
+	// Kind is HTTPRoute, GRPCRoute, TCPRoute, TLSRoute or UDPRoute.
 	Kind            string
 	Namespace, Name string
 	// Index is the rule's place in its route, from 0.
@@ -106,13 +114,24 @@ type RuleBackend struct {
 	Port uint16
 	// Weight is its share of the requests, relative to the rule's other backends. With 0 it is sent nothing.
 	Weight uint32
+	// Denied is set where a TailscaleEndpoints is in another namespace whose ReferenceGrants do not let the route refer to
+	// it. It counts for TCPRoutes, TLSRoutes and UDPRoutes; of the others Envoy Gateway says it itself.
+	Denied bool
 }
 
 // BackendCluster returns the name of the Envoy cluster of a port of a TailscaleEndpoints, which is also its EDS service
-// name: tsgw/endpoints/<namespace>/<name>/<port>.
+// name: tsgw/endpoints/<namespace>/<name>/<port>. The clusters of connections have the same EDS service name.
 func BackendCluster(namespace, name string, port uint16) string {
-	return Prefix + "endpoints/" + namespace + "/" + name + "/" + strconv.Itoa(int(port))
+	return Prefix + "endpoints/" + namespace + "/" + name + "/" + portText(port)
 }
+
+// DatagramCluster returns the name of the Envoy cluster of a port of a TailscaleEndpoints that carries UDP, which is also
+// its EDS service name: tsgw/datagrams/<namespace>/<name>/<port>.
+func DatagramCluster(namespace, name string, port uint16) string {
+	return Prefix + "datagrams/" + namespace + "/" + name + "/" + portText(port)
+}
+
+func portText(port uint16) string { return strconv.Itoa(int(port)) }
 
 // ClusterName returns the name of the federated service's Envoy cluster, which is also its EDS service name:
 // tsgw/federated/<namespace>/<name>.

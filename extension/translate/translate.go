@@ -16,7 +16,8 @@ import (
 type Resources struct {
 	Clusters []*clusterv3.Cluster
 	Routes   []*routev3.RouteConfiguration
-	// Listeners are read only; without them the addresses that Envoy binds are worked out from the Gateway's ports.
+	// Listeners are changed only where they carry connections or datagrams to TailscaleEndpoints. Without them that is not
+	// possible, and the addresses that Envoy binds are worked out from the Gateway's ports.
 	Listeners []*listenerv3.Listener
 }
 
@@ -61,6 +62,8 @@ const (
 // within translates in the least lean way that fits.
 func within(limit int, in Resources, policies []Policy, s Snapshot) (Resources, []Note) {
 	in, backends, sent := send(in, s)
+	in, more, carried := carry(in, s)
+	backends, sent = union(backends, more), append(sent, carried...)
 	gateways := joined(s, policies)
 	if len(gateways) == 0 {
 		return with(in, backends), sortNotes(sent)
@@ -79,6 +82,15 @@ func within(limit int, in Resources, policies []Policy, s Snapshot) (Resources, 
 	}
 	none := Note{"size", fmt.Sprintf("even the fewest routes would take more than %d bytes; there are none: share out the services among several Gateways", limit)}
 	return with(in, backends), sortNotes(append(sent, none))
+}
+
+// union returns the entries of both.
+func union(a, b map[string]*clusterv3.Cluster) map[string]*clusterv3.Cluster {
+	if len(a) == 0 {
+		return b
+	}
+	maps.Copy(a, b)
+	return a
 }
 
 // with adds the clusters in place of those that have their names.

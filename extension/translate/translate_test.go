@@ -280,7 +280,7 @@ func FuzzPaths(f *testing.F) {
 			return strings.Join(parts, "-")
 		}
 		s := translate.Snapshot{Cluster: "local", Gateways: []translate.Gateway{{
-			Namespace: "default", Name: "eg", Egress: translate.RouteTemplate{PathPrefix: "/cross-cluster/{service}-{cluster}"},
+			Namespace: "default", Name: "eg", Tailnets: []translate.Tailnet{{Egress: translate.RouteTemplate{PathPrefix: "/cross-cluster/{service}-{cluster}"}}},
 		}}}
 		for range r.IntN(12) {
 			svc := translate.Service{ID: federation.Service(label(), label())}

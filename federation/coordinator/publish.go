@@ -224,7 +224,7 @@ func (p *publication) member(id federation.ClusterID, m *ledger.Member) {
 			p.vips[k] = struct{}{}
 		}
 	}
-	if !known || old.Locality != m.Locality || !slices.Equal(old.Ingress, m.Ingress) {
+	if !known || old.Locality != m.Locality || !slices.Equal(old.Ingress, m.Ingress) || old.Interest.All != m.Interest.All {
 		p.peers(id)
 	}
 }
@@ -259,6 +259,7 @@ func (p *publication) peer(to, about federation.ClusterID) {
 		}
 	}
 	slices.SortFunc(r.Peer.Ingress, netip.AddrPort.Compare)
+	r.Peer.Consumer = m.Interest.All
 	p.change(to, r.Key(), &r)
 }
 

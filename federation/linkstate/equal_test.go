@@ -78,6 +78,7 @@ func TestEqual(t *testing.T) {
 		"peer":                   {ofPeer(func(*federation.Peer) {}), true},
 		"peer-cluster":           {ofPeer(func(p *federation.Peer) { p.Cluster = "c3" }), false},
 		"peer-locality":          {ofPeer(func(p *federation.Peer) { p.Locality.Zone = "b" }), false},
+		"peer-consumer":          {ofPeer(func(p *federation.Peer) { p.Consumer = true }), false},
 		"peer-ingress":           {ofPeer(func(p *federation.Peer) { p.Ingress = nil }), false},
 		"notice":                 {same(notice("a", "1")), true},
 		"notice-message":         {[2]linkstate.Resource{notice("a", "1"), notice("a", "2")}, false},

@@ -149,7 +149,7 @@ func (r Resource) Equal(o Resource) bool {
 		return r.EndpointSet.Consumer == o.EndpointSet.Consumer && r.EndpointSet.Service == o.EndpointSet.Service &&
 			slices.EqualFunc(r.EndpointSet.Endpoints, o.EndpointSet.Endpoints, equalEndpoint)
 	case r.Peer != nil && o.Peer != nil:
-		return r.Peer.Cluster == o.Peer.Cluster && r.Peer.Locality == o.Peer.Locality && slices.Equal(r.Peer.Ingress, o.Peer.Ingress)
+		return r.Peer.Cluster == o.Peer.Cluster && r.Peer.Locality == o.Peer.Locality && r.Peer.Consumer == o.Peer.Consumer && slices.Equal(r.Peer.Ingress, o.Peer.Ingress)
 	case r.Notice != nil && o.Notice != nil:
 		return *r.Notice == *o.Notice
 	}

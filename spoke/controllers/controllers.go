@@ -37,6 +37,7 @@ import (
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/spoke"
 	"github.com/tailgate-project/tailgate/spoke/controllers/exportevent"
+	"github.com/tailgate-project/tailgate/spoke/controllers/proxyset"
 	"github.com/tailgate-project/tailgate/spoke/controllers/route"
 	"github.com/tailgate-project/tailgate/spoke/controllers/routepolicy"
 	"github.com/tailgate-project/tailgate/spoke/controllers/service"
@@ -73,6 +74,8 @@ type Controllers struct {
 	backends *tailscaleendpoints.Reconciler
 	routes   *route.Reconciler
 	events   *exportevent.Reconciler
+	// proxies is told when the StatefulSets of the proxies are otherwise than before.
+	proxies chan struct{}
 	// status, endpoints, policies, vips, exports and told bring the events by which the spoke itself wakes the reconcilers.
 	status, endpoints, policies, vips, exports, told chan event.GenericEvent
 }
@@ -84,7 +87,11 @@ type Options struct {
 	Spoke *spoke.Spoke
 	// Namespace is the spoke's own.
 	Namespace string
-	Log       *slog.Logger
+	// ExtensionPort is where the extension server listens.
+	ExtensionPort uint16
+	// Proxies say what the StatefulSets of the proxies are like; nil where Kubernetes does not run them.
+	Proxies *proxyset.Options
+	Log     *slog.Logger
 }
 
 // New returns the controllers for a cluster. It fails with [ErrMissingKind] where a CRD is not installed.
@@ -95,9 +102,12 @@ func New(o Options) (*Controllers, error) {
 		return nil, err
 	}
 	logger := logr.FromSlogHandler(log.Handler())
+	caches := cache.Options{DefaultTransform: cache.TransformStripManagedFields()}
+	if o.Proxies != nil {
+		caches.ByObject = proxyset.CacheOptions(o.Proxies.Namespace)
+	}
 	mgr, err := ctrl.NewManager(o.API, ctrl.Options{
-		Scheme: scheme, Logger: logger, Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
-		Cache:      cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Scheme: scheme, Logger: logger, Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0", Cache: caches,
 		Controller: config.Controller{SkipNameValidation: new(true)}, // a test has several spokes in one process
 	})
 	if err != nil {
@@ -107,7 +117,7 @@ func New(o Options) (*Controllers, error) {
 		return nil, err
 	}
 	c := &Controllers{
-		mgr: mgr, spoke: s, log: log,
+		mgr: mgr, spoke: s, log: log, proxies: make(chan struct{}, 1),
 		status: make(chan event.GenericEvent), endpoints: make(chan event.GenericEvent), policies: make(chan event.GenericEvent),
 		vips: make(chan event.GenericEvent), exports: make(chan event.GenericEvent), told: make(chan event.GenericEvent),
 	}
@@ -117,7 +127,7 @@ func New(o Options) (*Controllers, error) {
 	}
 	c.services = &service.Reconciler{Client: mgr.GetClient(), Spoke: s, Namespace: o.Namespace}
 	c.gateways = &tailscalegateway.Reconciler{
-		Client: mgr.GetClient(), Spoke: s, Changes: c.status, Record: record,
+		Client: mgr.GetClient(), Spoke: s, Changes: c.status, Record: record, ExtensionPort: o.ExtensionPort,
 	}
 	c.backends = &tailscaleendpoints.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.endpoints, Lookup: net.DefaultResolver.LookupNetIP}
 	c.routes = &route.Reconciler{Client: mgr.GetClient(), Spoke: s}
@@ -127,10 +137,21 @@ func New(o Options) (*Controllers, error) {
 	c.events = &exportevent.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.told, Record: func(o client.Object, e exportevent.Event) {
 		recorder.Eventf(o, nil, e.Type, e.Reason, "Export", "%s", e.Message)
 	}}
-	for _, setup := range []func(ctrl.Manager) error{
+	setups := []func(ctrl.Manager) error{
 		c.services.SetupWithManager, c.gateways.SetupWithManager, c.backends.SetupWithManager, c.routes.SetupWithManager, policies.SetupWithManager,
 		vips.SetupWithManager, exports.SetupWithManager, c.events.SetupWithManager,
-	} {
+	}
+	if o.Proxies != nil {
+		sets := &proxyset.Reconciler{
+			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Options: *o.Proxies, Changed: c.proxiesChanged,
+			Record: func(o client.Object, kind, reason, message string) {
+				recorder.Eventf(o, nil, kind, reason, "Proxies", "%s", message)
+			},
+		}
+		c.gateways.Proxies = sets.Statuses
+		setups = append(setups, sets.SetupWithManager)
+	}
+	for _, setup := range setups {
 		if err := setup(mgr); err != nil {
 			return nil, fmt.Errorf("set up the controllers: %w", err)
 		}
@@ -224,21 +245,26 @@ func (c *Controllers) wake(ctx context.Context) error {
 		if err := c.wakeAll(ctx); err != nil && ctx.Err() == nil {
 			c.log.Warn("cannot wake the controllers", "err", err)
 		}
-		for _, wait := range []<-chan struct{}{changed, after(quiet)} {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-wait:
-			}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-c.proxies:
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(quiet):
 		}
 	}
 }
 
-// after returns a channel that is closed after a time.
-func after(d time.Duration) <-chan struct{} {
-	done := make(chan struct{})
-	time.AfterFunc(d, func() { close(done) })
-	return done
+// proxiesChanged has the reconcilers woken because the StatefulSets of the proxies are otherwise than before.
+func (c *Controllers) proxiesChanged() {
+	select {
+	case c.proxies <- struct{}{}:
+	default: // they are to be woken already
+	}
 }
 
 func (c *Controllers) wakeAll(ctx context.Context) error {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -276,7 +277,7 @@ func (f *fixture) testPrimed() {
 	}
 	st, err := f.spoke.Status(f.Context())
 	f.must(err)
-	if len(st.Gateways) != 1 || len(st.Gateways[0].Listeners) != 1 || st.Gateways[0].Egress.PathPrefix != "/api/{service}/" {
+	if len(st.Gateways) != 1 || len(st.Gateways[0].Listeners) != 1 || st.Gateways[0].Tailnets[0].Egress.PathPrefix != "/api/{service}/" {
 		f.Errorf("gateways %+v: want one with its HTTP listener only", st.Gateways)
 	}
 }
@@ -323,8 +324,13 @@ func (f *fixture) testConditions() {
 	}
 	f.condition("ts", v1alpha1.ConditionProxiesReady, metav1.ConditionTrue, v1alpha1.ReasonProxiesReady)
 	t := f.get("ts")
-	if t.Status.ServiceCount != 1 || len(t.Status.Services) != 1 || t.Status.Services[0].TailscaleService != "svc:local-production-web-c1" {
-		f.Errorf("status %+v", t.Status)
+	var services []string
+	for _, s := range t.Status.Services {
+		services = append(services, fmt.Sprint(s.Name, s.VIPAddresses, s.OwnerCluster, s.ConsumerClusters))
+	}
+	want := []string{"local-production-web[100.100.0.1]c1[c1]", "web-c2[100.100.0.2]c2[c1]"}
+	if t.Status.ServiceCount != 1 || !slices.Equal(services, want) {
+		f.Errorf("%d services %q, want %q", t.Status.ServiceCount, services, want)
 	}
 }
 
@@ -341,7 +347,9 @@ func (f *fixture) policy() *v1alpha1.TailscaleRoutePolicy {
 func (f *fixture) hooked() {
 	f.Helper()
 	f.eventually("Programmed", func() error {
-		f.must(f.spoke.Hooked(f.Context(), spoke.HookCall{Policy: "default/ts", Revision: f.policy().Spec.Revision}))
+		f.must(f.spoke.Hooked(f.Context(), spoke.HookCall{
+			Policy: "default/ts", Revision: f.policy().Spec.Revision, Routes: spoke.RouteCount{Ingress: 1, Egress: 2, CrossCluster: 3},
+		}))
 		if !meta.IsStatusConditionTrue(f.get("ts").Status.Conditions, v1alpha1.ConditionProgrammed) {
 			return errors.New("not programmed")
 		}
@@ -363,6 +371,9 @@ func (f *fixture) testRevisions() {
 	})
 	f.hooked()
 	f.condition("ts", v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonReady)
+	if g := f.get("ts").Status.GeneratedRoutes; g == nil || g.Ingress != 1 || g.Egress != 2 || g.CrossCluster != 3 || g.Revision == 0 || g.LastHookCall.IsZero() {
+		f.Errorf("generated routes %+v", g)
+	}
 
 	// The structure changes: the revision grows, after the structure was published under it.
 	before := f.policy().Spec.Revision

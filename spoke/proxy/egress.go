@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"sync"
 
+	"tailscale.com/tailcfg"
+
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/spoke/probe"
 	"github.com/tailgate-project/tailgate/spoke/proxy/proxyapi"
@@ -112,6 +114,7 @@ func (e *egress) apply(ctx context.Context, config *proxyapi.Config) map[string]
 			e.outlets[key] = o
 		}
 		o.direct(ctx, dst)
+		o.follow(ctx)
 		if err := e.node.netmap.unknown(dst.remote.Name); err != nil {
 			problems[key.listen.String()] = err.Error()
 		}
@@ -153,9 +156,12 @@ type outlet struct {
 	// close ends the local address. Open TCP connections go on, as long as the process does.
 	close context.CancelFunc
 
+	// host is the peer that had the remote's address when it was last looked at; 0 for none yet.
+	host tailcfg.NodeID
+
 	mu  sync.Mutex
 	dst destination
-	// epoch ends when the remote is called unreachable: with it all connections of the outlet are reset.
+	// epoch ends when the remote is called unreachable or moves: with it all connections of the outlet are reset.
 	epoch context.Context
 	end   context.CancelFunc
 
@@ -183,11 +189,30 @@ func (o *outlet) direct(ctx context.Context, dst destination) {
 	defer o.mu.Unlock()
 	was := o.dst
 	o.dst = dst
+	if was.remote != dst.remote {
+		o.host = 0
+	}
 	if dst.reset {
 		o.end()
 	} else if was.reset {
 		o.epoch, o.end = context.WithCancel(ctx)
 	}
+}
+
+// follow ends the connections of an outlet whose remote has moved to another host. That host knows none of them, and would
+// reset each with its next packet, which for one that rests in a client's pool is the client's next request.
+func (o *outlet) follow(ctx context.Context) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	host, ok := o.egress.node.netmap.owner(o.dst.remote.Addr.Addr())
+	if !ok || host == o.host { // one that nobody has may be back in a moment
+		return
+	}
+	if o.host != 0 && !o.dst.reset {
+		o.end()
+		o.epoch, o.end = context.WithCancel(ctx)
+	}
+	o.host = host
 }
 
 // listen opens the local address and begins to serve it.

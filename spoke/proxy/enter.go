@@ -23,8 +23,13 @@ const (
 	maxAsk = 30 * time.Second
 )
 
-// identityFile is where a node without a store of its own keeps its identity.
-const identityFile = "tailscaled.state"
+const (
+	// identityFile is where a node without a store of its own keeps its identity.
+	identityFile = "tailscaled.state"
+	// controlFile and controlKey are where the control server is kept that the identity is from.
+	controlFile = "control-url"
+	controlKey  = ipn.StateKey("tailgate-control-url")
+)
 
 // joinedBefore reports whether the node has an identity in the tailnet, which the tailnet may have forgotten.
 func (o Options) joinedBefore() (bool, error) {
@@ -42,12 +47,38 @@ func (o Options) joinedBefore() (bool, error) {
 	return len(profile) > 0, err
 }
 
+// keepControl keeps which control server the spoke named: the identity is worth nothing with another one.
+func (o Options) keepControl(url string) error {
+	if o.Store != nil {
+		return o.Store.WriteState(controlKey, []byte(url))
+	}
+	return os.WriteFile(filepath.Join(o.StateDir, controlFile), []byte(url), 0o600)
+}
+
+// keptControl returns what was kept; nothing where nobody named one.
+func (o Options) keptControl() (string, error) {
+	read := func() ([]byte, error) { return os.ReadFile(filepath.Join(o.StateDir, controlFile)) }
+	if o.Store != nil {
+		read = func() ([]byte, error) { return o.Store.ReadState(controlKey) }
+	}
+	url, err := read()
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ipn.ErrStateNotExist) {
+		return "", nil
+	}
+	return string(url), err
+}
+
 // enter joins the tailnet: with the identity that there is, or by a key. Where none was given it asks the spoke for one, as
 // often as it takes, and so it does when the tailnet no longer knows the node.
 func enter(ctx context.Context, o Options, spoke proxyapi.SpokeClient) (*node, error) {
 	known, err := o.joinedBefore()
 	if err != nil {
 		return nil, fmt.Errorf("look for the node's identity: %w", err)
+	}
+	if o.ControlURL == "" {
+		if o.ControlURL, err = o.keptControl(); err != nil {
+			return nil, fmt.Errorf("look for the node's control server: %w", err)
+		}
 	}
 	given := o.AuthKey != ""
 	for pause := minAsk; ; pause = min(2*pause, maxAsk) {
@@ -84,8 +115,12 @@ func (o *Options) askKey(ctx context.Context, spoke proxyapi.SpokeClient) error 
 			return fmt.Errorf("%w: the spoke gives none", errAuthKey)
 		case err == nil:
 			o.AuthKey, o.Tags = key.GetKey(), key.GetTags()
-			if key.GetControlUrl() != "" {
-				o.ControlURL = key.GetControlUrl()
+			if key.GetControlUrl() == "" {
+				return nil
+			}
+			o.ControlURL = key.GetControlUrl()
+			if err := o.keepControl(o.ControlURL); err != nil {
+				return fmt.Errorf("keep the node's control server: %w", err)
 			}
 			return nil
 		}

@@ -110,7 +110,7 @@ func TestIdentity(t *testing.T) {
 	store := &keptStore{}
 	start := func() (o proxy.Options, id func() string, ended chan error, stop func()) {
 		o = w.options(s, proxy.Ingress, "ingress-c1")
-		o.AuthKey, o.StateDir, o.Store, o.Ready = "", t.TempDir(), store, &proxy.Readiness{}
+		o.AuthKey, o.ControlURL, o.StateDir, o.Store, o.Ready = "", "", t.TempDir(), store, &proxy.Readiness{}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended = make(chan error, 1)
 		s.mu.Lock()

@@ -2,8 +2,10 @@ package proxy_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -235,5 +237,34 @@ func TestManyServices(t *testing.T) {
 	t.Logf("backend change among them applied in %v", time.Since(start))
 	if errs := s.status.GetErrors(); len(errs) > 0 {
 		t.Errorf("errors: %v", errs)
+	}
+}
+
+// TestConnectionsOfAVIPThatMoves has a VIP change its host while a client keeps a connection at rest.
+func TestConnectionsOfAVIPThatMoves(t *testing.T) {
+	p := newPair(t, backend(t, "one"))
+	second := newSpoke(t)
+	p.run(p.options(second, proxy.Ingress, "ingress-c2-1"))
+	other := backend(t, "two")
+	second.set(func(c *proxyapi.Config) {
+		c.Cluster = "c2"
+		c.Ingress = []*proxyapi.Ingress{{ServiceName: "web-c2", Ports: []*proxyapi.IngressPort{{Port: 80, Protocol: "TCP", Backends: []string{other}}}}}
+	})
+	poll(t, func() string {
+		if n := len(p.hosts()); n != 2 {
+			return fmt.Sprintf("two hosts of the VIP, there are %d", n)
+		}
+		return ""
+	})
+	conn := dial(t)
+	if answer, err := askOn(conn, "before"); answer != "one: before\n" || err != nil {
+		t.Fatalf("before: %q, %v", answer, err)
+	}
+	go p.stopIngress()
+	if n, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a connection at rest read %d bytes and %v; want its end once the VIP has moved", n, err)
+	}
+	if answer, err := ask("after"); answer != "two: after\n" || err != nil {
+		t.Errorf("after: %q, %v", answer, err)
 	}
 }

@@ -31,8 +31,8 @@ type netmap struct {
 	// seen is set once there was a map.
 	seen  bool
 	peers map[tailcfg.NodeID]peer
-	// routes counts the peers that own a prefix.
-	routes map[netip.Prefix]int
+	// routes has the peers that own a prefix.
+	routes map[netip.Prefix]map[tailcfg.NodeID]bool
 	dns    names
 	// names are those of the own VIPs by address, without svc:, and vips the addresses by name.
 	names map[netip.Addr]string
@@ -61,7 +61,7 @@ func newNetmap(local *local.Client, logger *slog.Logger) *netmap {
 		logger:  logger,
 		changed: make(chan struct{}),
 		peers:   map[tailcfg.NodeID]peer{},
-		routes:  map[netip.Prefix]int{},
+		routes:  map[netip.Prefix]map[tailcfg.NodeID]bool{},
 	}
 }
 
@@ -74,14 +74,21 @@ func (m *netmap) changes() <-chan struct{} {
 
 // owned reports whether a peer owns addr. Exit nodes' default routes do not count: nothing may leave by them.
 func (m *netmap) owned(addr netip.Addr) bool {
+	_, ok := m.owner(addr)
+	return ok
+}
+
+// owner returns the peer that owns addr; if there are several, always the same of them.
+func (m *netmap) owner(addr netip.Addr) (tailcfg.NodeID, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for bits := addr.BitLen(); bits > 0; bits-- {
-		if prefix, err := addr.Prefix(bits); err == nil && m.routes[prefix] > 0 {
-			return true
+		prefix, err := addr.Prefix(bits)
+		if owners := m.routes[prefix]; err == nil && len(owners) > 0 {
+			return slices.Min(slices.Collect(maps.Keys(owners))), true
 		}
 	}
-	return false
+	return 0, false
 }
 
 // hosted returns the name of the own VIP with this address.
@@ -235,7 +242,7 @@ func (m *netmap) setLocked(id tailcfg.NodeID, next peer) (changed bool) {
 		return false
 	}
 	for _, prefix := range was.owns {
-		if m.routes[prefix]--; m.routes[prefix] == 0 {
+		if delete(m.routes[prefix], id); len(m.routes[prefix]) == 0 {
 			delete(m.routes, prefix)
 		}
 	}
@@ -245,7 +252,10 @@ func (m *netmap) setLocked(id tailcfg.NodeID, next peer) (changed bool) {
 		m.peers[id] = next
 	}
 	for _, prefix := range next.owns {
-		m.routes[prefix]++
+		if m.routes[prefix] == nil {
+			m.routes[prefix] = map[tailcfg.NodeID]bool{}
+		}
+		m.routes[prefix][id] = true
 	}
 	return true
 }

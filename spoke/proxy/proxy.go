@@ -251,10 +251,11 @@ func (p *process) configure(ctx context.Context) error {
 		case <-changed:
 		case <-retry.C:
 		case <-draining:
-			if done := p.role.drain(ctx); done {
+			done := p.role.drain(ctx)
+			p.link.drained()
+			if done {
 				return nil
 			}
-			p.link.drained()
 			draining, ending = nil, true
 		case <-ctx.Done():
 			return nil

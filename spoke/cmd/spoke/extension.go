@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/tailgate-project/tailgate/extension"
@@ -20,10 +21,20 @@ type bridge struct {
 	eds    *extension.EDS
 	events chan extension.Event
 	log    *slog.Logger
+	// routes counts those of each policy's Gateway, by the newest structure.
+	routes atomic.Pointer[map[extension.PolicyKey]spoke.RouteCount]
 }
 
 // SetStructure implements [spoke.Extension].
-func (b *bridge) SetStructure(s spoke.Structure) { b.hooks.SetSnapshot(snapshot(s)) }
+func (b *bridge) SetStructure(s spoke.Structure) {
+	next := snapshot(s)
+	routes := map[extension.PolicyKey]spoke.RouteCount{}
+	for i, n := range extension.CountRoutes(next) {
+		routes[extension.PolicyKey{Namespace: next.Gateways[i].Namespace, Name: next.Gateways[i].Policy}] = spoke.RouteCount(n)
+	}
+	b.routes.Store(&routes)
+	b.hooks.SetSnapshot(next)
+}
 
 // SetEndpoints implements [spoke.Extension].
 func (b *bridge) SetEndpoints(changes map[spoke.Assignment][]spoke.Endpoint) {
@@ -63,8 +74,12 @@ func snapshot(s spoke.Structure) extension.Snapshot {
 	for _, g := range s.Gateways {
 		next := extension.Gateway{
 			Namespace: g.Gateway.Namespace, Name: g.Gateway.Name, Policy: g.Policy, TailscaleGateway: g.TailscaleGateway.Name,
-			Revision: g.Revision, Tailnet: g.Tailnet,
-			Ingress: extension.RouteTemplate(g.Ingress), Egress: extension.RouteTemplate(g.Egress),
+			Revision: g.Revision,
+		}
+		for _, t := range g.Tailnets {
+			next.Tailnets = append(next.Tailnets, extension.Tailnet{
+				Name: t.Name, Ref: t.Ref, Ingress: extension.RouteTemplate(t.Ingress), Egress: extension.RouteTemplate(t.Egress),
+			})
 		}
 		for _, l := range g.Listeners {
 			next.Listeners = append(next.Listeners, extension.Listener(l))
@@ -72,7 +87,7 @@ func snapshot(s spoke.Structure) extension.Snapshot {
 		out.Gateways = append(out.Gateways, next)
 	}
 	for _, svc := range s.Services {
-		out.Services = append(out.Services, extension.Service{ID: svc.ID, Port: svc.Port, App: svc.App, Clusters: svc.Clusters, Tailnet: svc.Tailnet})
+		out.Services = append(out.Services, extension.Service{ID: svc.ID, Port: svc.Port, App: svc.App, Clusters: svc.Clusters, Tailnets: svc.Tailnets})
 	}
 	for _, b := range s.Backends {
 		next := extension.Backend{Namespace: b.Name.Namespace, Name: b.Name.Name}
@@ -128,12 +143,16 @@ func (b *bridge) called(ctx context.Context, s *spoke.Spoke, seen map[extension.
 	for _, n := range now.Notes {
 		left = append(left, n.Item+": "+n.Text)
 	}
+	routes := b.routes.Load()
 	for key, call := range now.Revisions {
 		if seen[key] == call {
 			continue
 		}
 		seen[key] = call
 		h := spoke.HookCall{At: call.At, Policy: key.Namespace + "/" + key.Name, Revision: call.Revision, Left: left}
+		if routes != nil {
+			h.Routes = (*routes)[key]
+		}
 		if err := s.Hooked(ctx, h); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,7 +40,8 @@ type flags struct {
 	clusterID, kubeconfig, apiKubeconfig, stateDir            string
 	controlURL, joinKeyFile, hostname                         string
 	hub, hubTag, region, zone, namespace, gatewayNamespace    string
-	proxies, proxySocket, proxyAddr                           string
+	proxies, proxySocket, proxyAddr, proxyService, proxyImage string
+	proxyPullSecrets                                          []string
 	egressAddress, egressPorts                                string
 	extensionAddr, edsAddr, statusAddr, serverNames, loglevel string
 	apiPort                                                   uint16
@@ -78,6 +80,9 @@ func newRun() *cobra.Command {
 	fl.StringVar(&f.proxies, "proxies", proxiesProcess, "who runs the proxies: process (this process, as its children), statefulset (Kubernetes, as pods) or external")
 	fl.StringVar(&f.proxySocket, "proxy-socket", "", "socket of the proxies on this host (default: <state-dir>/proxy.sock)")
 	fl.StringVar(&f.proxyAddr, "proxy-addr", "", "address for proxies in pods, over TLS with certificates of both sides (default: none, with --proxies=statefulset \""+defaultProxyAddr+"\")")
+	fl.StringVar(&f.proxyService, "proxy-service", "", "host and port at which the pods of proxies reach --proxy-addr, with --proxies=statefulset (default: tailgate-spoke.<namespace>.svc and its port)")
+	fl.StringVar(&f.proxyImage, "proxy-image", "", "image of the pods of proxies, with --proxies=statefulset (required then; the spoke's own)")
+	fl.StringSliceVar(&f.proxyPullSecrets, "proxy-pull-secrets", nil, "Secrets by which that image is pulled")
 	fl.IntVar(&f.ingressReplicas, "ingress-replicas", 1, "ingress proxies, with --proxies=process")
 	fl.IntVar(&f.egressReplicas, "egress-replicas", 1, "egress proxies, with --proxies=process")
 	fl.DurationVar(&f.drainTimeout, "drain-timeout", 20*time.Second, "how long proxies may take to end, with --proxies=process")
@@ -98,10 +103,12 @@ type options struct {
 	hubPort    uint16
 	egressAddr netip.Addr
 	ports      spoke.PortRange
-	joinKey    string
-	keySource  string
-	locality   federation.Locality
-	log        *slog.Logger
+	// extensionPort is that of --extension-addr.
+	extensionPort uint16
+	joinKey       string
+	keySource     string
+	locality      federation.Locality
+	log           *slog.Logger
 }
 
 func (f *flags) complete() (options, error) {
@@ -130,14 +137,23 @@ func (f *flags) complete() (options, error) {
 	if o.egressAddr, err = netip.ParseAddr(f.egressAddress); err != nil {
 		return o, fmt.Errorf("--egress-address: %w", err)
 	}
+	_, port, err := net.SplitHostPort(f.extensionAddr)
+	if err != nil {
+		return o, fmt.Errorf("--extension-addr: %w", err)
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return o, fmt.Errorf("--extension-addr: port %q: want a number up to 65535", port)
+	}
+	o.extensionPort = uint16(number)
 	if o.ports, err = spoke.ParsePortRange(f.egressPorts); err != nil {
 		return o, fmt.Errorf("--egress-ports: %w", err)
 	}
 	switch f.proxies {
 	case proxiesProcess, proxiesExternal:
 	case proxiesStatefulSet:
-		if o.proxyAddr == "" {
-			o.proxyAddr = defaultProxyAddr
+		if err := o.completePods(); err != nil {
+			return o, err
 		}
 	default:
 		return o, fmt.Errorf("--proxies %q: use %s, %s or %s", f.proxies, proxiesProcess, proxiesStatefulSet, proxiesExternal)
@@ -149,6 +165,25 @@ func (f *flags) complete() (options, error) {
 		return o, err
 	}
 	return o, o.readKey()
+}
+
+// completePods completes what counts where the proxies are pods.
+func (o *options) completePods() error {
+	o.proxyAddr = cmp.Or(o.proxyAddr, defaultProxyAddr)
+	if o.proxyImage == "" {
+		return errors.New("--proxies=statefulset: --proxy-image is required, the image that the spoke itself runs")
+	}
+	if o.proxyService == "" {
+		_, port, err := net.SplitHostPort(o.proxyAddr)
+		if err != nil {
+			return fmt.Errorf("--proxy-addr: %w", err)
+		}
+		o.proxyService = net.JoinHostPort("tailgate-spoke."+o.namespace+".svc", port)
+	}
+	if _, _, err := splitAddr("--proxy-service", o.proxyService); err != nil {
+		return err
+	}
+	return nil
 }
 
 // parseHub reads NAME, ADDRESS, NAME:PORT and ADDRESS:PORT.

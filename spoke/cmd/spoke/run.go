@@ -24,6 +24,7 @@ import (
 	"github.com/tailgate-project/tailgate/spoke"
 	"github.com/tailgate-project/tailgate/spoke/children"
 	"github.com/tailgate-project/tailgate/spoke/controllers"
+	"github.com/tailgate-project/tailgate/spoke/controllers/proxyset"
 	"github.com/tailgate-project/tailgate/spoke/proxy/proxytls"
 	"github.com/tailgate-project/tailgate/spoke/proxyserver"
 	"github.com/tailgate-project/tailgate/spoke/web"
@@ -123,7 +124,9 @@ func (a *agent) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if a.control, err = controllers.New(controllers.Options{API: a.rest, Spoke: a.spoke, Namespace: a.namespace, Log: a.log}); err != nil {
+	if a.control, err = controllers.New(controllers.Options{
+		API: a.rest, Spoke: a.spoke, Namespace: a.namespace, ExtensionPort: a.extensionPort, Proxies: a.proxySets(), Log: a.log,
+	}); err != nil {
 		return err
 	}
 	return a.hub.build(a.spoke, a.rest, client)
@@ -204,6 +207,17 @@ func (a *agent) runProxies(ctx context.Context) error {
 		StateDir: filepath.Join(a.stateDir, "proxies"), Socket: a.proxySocket, ControlURL: a.controlURL,
 		Grace: a.drainTimeout + 2*time.Second, DrainTimeout: a.drainTimeout, LogLevel: a.loglevel, Output: os.Stderr, Log: a.log,
 	})
+}
+
+// proxySets says what the StatefulSets of the proxies are like, where Kubernetes runs them.
+func (a *agent) proxySets() *proxyset.Options {
+	if a.proxies != proxiesStatefulSet {
+		return nil
+	}
+	return &proxyset.Options{
+		Namespace: a.namespace, Image: a.proxyImage, ImagePullSecrets: a.proxyPullSecrets, Spoke: a.proxyService, Cluster: a.cluster,
+		DrainTimeout: a.drainTimeout, LogLevel: a.loglevel,
+	}
 }
 
 // errStarting is why a spoke is not ready yet.

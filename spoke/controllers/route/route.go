@@ -1,7 +1,8 @@
 // Package route tells the spoke which rules of the local cluster's routes send to TailscaleEndpoints.
 //
 // Envoy Gateway hands the objects over to the extension server, but neither the port nor the weight that a rule names,
-// and rules with several backends cannot be served without them.
+// and rules with several backends cannot be served without them. Of TCPRoutes, TLSRoutes and UDPRoutes it does not even
+// look at such backends, so that ReferenceGrants are read here as well.
 package route
 
 import (
@@ -23,15 +24,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/tailgate-project/tailgate/api/v1alpha1"
 	"github.com/tailgate-project/tailgate/spoke"
 )
 
-// The kinds of routes that carry requests.
+// The kinds of routes: of requests, and of connections and datagrams.
 const (
 	KindHTTPRoute = "HTTPRoute"
 	KindGRPCRoute = "GRPCRoute"
+	KindTCPRoute  = "TCPRoute"
+	KindTLSRoute  = "TLSRoute"
+	KindUDPRoute  = "UDPRoute"
 )
+
+const kindReferenceGrant = "ReferenceGrant"
 
 // Spoke is told of the rules.
 type Spoke interface {
@@ -43,8 +48,12 @@ type Spoke interface {
 type Reconciler struct {
 	Client client.Reader
 	Spoke  Spoke
+	// Record tells a user of a route by an Event; nil tells nobody.
+	Record func(client.Object, Event)
 
 	kinds []kind
+	// grants is set where the cluster has ReferenceGrants.
+	grants bool
 
 	// mu is held while the spoke is told, so that what it hears last is what was read last.
 	mu   sync.Mutex
@@ -52,14 +61,8 @@ type Reconciler struct {
 	last []spoke.Rule
 }
 
-// kind is a kind of routes that the cluster has.
-type kind struct {
-	name string
-	// rules lists the rules of all routes of the kind.
-	rules func(context.Context, client.Reader) ([]spoke.Rule, error)
-}
-
-// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=httproutes;grpcroutes,verbs=get;list;watch
+// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=httproutes;grpcroutes;tcproutes;tlsroutes;udproutes,verbs=get;list;watch
+// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=referencegrants,verbs=get;list;watch
 
 // SetupWithManager has the manager call the reconciler for those kinds of routes that the cluster has at this moment.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
@@ -68,29 +71,41 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	whole := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: "all"}}}
 	})
-	r.kinds = nil
-	for _, k := range []struct {
-		kind
-		object client.Object
-	}{
-		{kind{KindHTTPRoute, httpRules}, &gatewayv1.HTTPRoute{}},
-		{kind{KindGRPCRoute, grpcRules}, &gatewayv1.GRPCRoute{}},
-	} {
-		_, err := mgr.GetRESTMapper().RESTMapping(schema.GroupKind{Group: gatewayv1.GroupName, Kind: k.name}, gatewayv1.GroupVersion.Version)
-		if meta.IsNoMatchError(err) {
-			mgr.GetLogger().Info("the cluster has no such kind; when its CRD is there, restart the spoke", "kind", k.name)
-			continue
-		}
+	r.kinds, r.grants = nil, false
+	for _, k := range kinds {
+		there, err := serves(mgr, k.name)
 		if err != nil {
-			return fmt.Errorf("ask the API server for %s: %w", k.name, err)
+			return err
 		}
-		r.kinds = append(r.kinds, k.kind)
-		b = b.Watches(k.object, whole, builder.WithPredicates(predicate.GenerationChangedPredicate{}))
+		if there {
+			r.kinds = append(r.kinds, k)
+			b = b.Watches(k.object, whole, builder.WithPredicates(predicate.GenerationChangedPredicate{}))
+		}
 	}
 	if len(r.kinds) == 0 {
 		return nil
 	}
+	there, err := serves(mgr, kindReferenceGrant)
+	if err != nil {
+		return err
+	}
+	if r.grants = there; there {
+		b = b.Watches(&gatewayv1.ReferenceGrant{}, whole, builder.WithPredicates(predicate.GenerationChangedPredicate{}))
+	}
 	return b.Complete(r)
+}
+
+// serves reports whether the cluster has a kind of the Gateway API.
+func serves(mgr ctrl.Manager, kind string) (bool, error) {
+	_, err := mgr.GetRESTMapper().RESTMapping(schema.GroupKind{Group: gatewayv1.GroupName, Kind: kind}, gatewayv1.GroupVersion.Version)
+	if meta.IsNoMatchError(err) {
+		mgr.GetLogger().Info("the cluster has no such kind; when its CRD is there, restart the spoke", "kind", kind, "version", gatewayv1.GroupVersion.Version)
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask the API server for %s: %w", kind, err)
+	}
+	return true, nil
 }
 
 // Reconcile reads all routes and tells the spoke.
@@ -110,6 +125,11 @@ func (r *Reconciler) Set(ctx context.Context) error {
 		}
 		rules = append(rules, more...)
 	}
+	grants, err := r.allGrants(ctx)
+	if err != nil {
+		return err
+	}
+	deny(rules, grants)
 	slices.SortFunc(rules, func(a, b spoke.Rule) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Index, b.Index))
 	})
@@ -120,71 +140,8 @@ func (r *Reconciler) Set(ctx context.Context) error {
 		return fmt.Errorf("tell the spoke of the routes: %w", err)
 	}
 	logr.FromContextOrDiscard(ctx).V(1).Info("rules with TailscaleEndpoints have changed", "rules", len(rules))
+	before := r.last
 	r.told, r.last = true, rules
+	r.tell(ctx, before, rules)
 	return nil
-}
-
-func httpRules(ctx context.Context, c client.Reader) ([]spoke.Rule, error) {
-	var list gatewayv1.HTTPRouteList
-	if err := c.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil { // they are only read
-		return nil, fmt.Errorf("list HTTPRoutes: %w", err)
-	}
-	var out []spoke.Rule
-	for i := range list.Items {
-		o := &list.Items[i]
-		for index, rule := range o.Spec.Rules {
-			refs := make([]gatewayv1.BackendRef, 0, len(rule.BackendRefs))
-			for _, ref := range rule.BackendRefs {
-				refs = append(refs, ref.BackendRef)
-			}
-			out = appendRule(out, spoke.Rule{Kind: KindHTTPRoute, Namespace: o.Namespace, Name: o.Name, Index: index}, refs)
-		}
-	}
-	return out, nil
-}
-
-func grpcRules(ctx context.Context, c client.Reader) ([]spoke.Rule, error) {
-	var list gatewayv1.GRPCRouteList
-	if err := c.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("list GRPCRoutes: %w", err)
-	}
-	var out []spoke.Rule
-	for i := range list.Items {
-		o := &list.Items[i]
-		for index, rule := range o.Spec.Rules {
-			refs := make([]gatewayv1.BackendRef, 0, len(rule.BackendRefs))
-			for _, ref := range rule.BackendRefs {
-				refs = append(refs, ref.BackendRef)
-			}
-			out = appendRule(out, spoke.Rule{Kind: KindGRPCRoute, Namespace: o.Namespace, Name: o.Name, Index: index}, refs)
-		}
-	}
-	return out, nil
-}
-
-// appendRule appends the rule with its backends if a TailscaleEndpoints is among them.
-func appendRule(all []spoke.Rule, rule spoke.Rule, refs []gatewayv1.BackendRef) []spoke.Rule {
-	custom := false
-	for _, ref := range refs {
-		b := spoke.RuleBackend{Custom: isCustom(ref), Namespace: rule.Namespace, Name: string(ref.Name), Weight: 1}
-		if ref.Namespace != nil {
-			b.Namespace = string(*ref.Namespace)
-		}
-		if ref.Port != nil {
-			b.Port = uint16(*ref.Port)
-		}
-		if ref.Weight != nil {
-			b.Weight = uint32(max(*ref.Weight, 0))
-		}
-		custom = custom || b.Custom
-		rule.Backends = append(rule.Backends, b)
-	}
-	if !custom {
-		return all
-	}
-	return append(all, rule)
-}
-
-func isCustom(ref gatewayv1.BackendRef) bool {
-	return ref.Group != nil && *ref.Group == v1alpha1.GroupName && ref.Kind != nil && *ref.Kind == v1alpha1.KindTailscaleEndpoints
 }

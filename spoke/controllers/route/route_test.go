@@ -3,7 +3,9 @@ package route_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -75,6 +78,10 @@ type world struct {
 	kube client.Client
 	mgr  ctrl.Manager
 	to   *teller
+
+	mu sync.Mutex
+	// events are those that were recorded, oldest first.
+	events []string
 }
 
 // newWorld starts the reconciler over a real API server. The CRDs whose names have omit in them are not there.
@@ -106,7 +113,7 @@ func newWorld(t *testing.T, omit string) *world {
 // start runs the reconciler until the test ends.
 func (w *world) start() {
 	w.Helper()
-	w.must((&route.Reconciler{Client: w.mgr.GetClient(), Spoke: w.to}).SetupWithManager(w.mgr))
+	w.must((&route.Reconciler{Client: w.mgr.GetClient(), Spoke: w.to, Record: w.record}).SetupWithManager(w.mgr))
 	ctx, cancel := context.WithCancel(w.Context())
 	done := make(chan error, 1)
 	go func() { done <- w.mgr.Start(ctx) }()
@@ -116,6 +123,39 @@ func (w *world) start() {
 			w.Error(err)
 		}
 	})
+}
+
+func (w *world) record(o client.Object, e route.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = append(w.events, fmt.Sprintf("%T %s: %s %s %s", o, o.GetName(), e.Type, e.Reason, e.Message))
+}
+
+// recorded waits until events that begin so, and no others, were recorded since the last time, in any order.
+func (w *world) recorded(want ...string) {
+	w.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		w.mu.Lock()
+		got := slices.Sorted(slices.Values(w.events))
+		w.mu.Unlock()
+		if len(got) == len(want) && !slices.ContainsFunc(want, func(text string) bool {
+			return !slices.ContainsFunc(got, func(e string) bool { return strings.HasPrefix(e, text) })
+		}) {
+			w.mu.Lock()
+			w.events = nil
+			w.mu.Unlock()
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			w.Fatalf("recorded %q, want what begins with %q", got, want)
+		}
+	}
 }
 
 func (w *world) must(err error) {
@@ -218,6 +258,100 @@ func TestRules(t *testing.T) {
 	w.hears(changed)
 	w.must(w.kube.DeleteAllOf(t.Context(), &gatewayv1.HTTPRoute{}, client.InNamespace("default")))
 	w.hears()
+	w.recorded() // of routes of requests Envoy Gateway says all there is to say
+}
+
+const (
+	tcpRoute = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: db, namespace: default}
+spec:
+  rules:
+  - backendRefs:
+    - {name: ordinary, port: 5432}
+    - {group: gateway.tailscale.com, kind: TailscaleEndpoints, name: db, namespace: elsewhere, port: 5432}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: ordinary, namespace: default}
+spec:
+  rules:
+  - backendRefs: [{name: ordinary, port: 5432}]
+`
+	tlsRoute = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: secure, namespace: default}
+spec:
+  hostnames: [secure.example.com]
+  rules:
+  - backendRefs: [{group: gateway.tailscale.com, kind: TailscaleEndpoints, name: api, port: 443, weight: 0}]
+`
+	udpRoute = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: UDPRoute
+metadata: {name: dns, namespace: default}
+spec:
+  rules:
+  - backendRefs: [{group: gateway.tailscale.com, kind: TailscaleEndpoints, name: dns}]
+`
+	grantFrom = `
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: %s, namespace: %s}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: %s, namespace: default}]
+  to: [{group: gateway.tailscale.com, kind: TailscaleEndpoints, name: %s}]
+`
+)
+
+// TestConnections reads the routes of connections and datagrams, whose backends in other namespaces need a ReferenceGrant.
+func TestConnections(t *testing.T) {
+	w := newWorld(t, "")
+	w.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: elsewhere}")
+	w.apply(strings.Join([]string{tcpRoute, tlsRoute, udpRoute}, "---"))
+	for _, g := range [][]any{ // none of them is for the route
+		{"other-kind", "elsewhere", "HTTPRoute", "db"}, {"other-name", "elsewhere", "TCPRoute", "web"}, {"other-namespace", "default", "TCPRoute", "db"},
+	} {
+		w.apply(fmt.Sprintf(grantFrom, g...))
+	}
+	w.start()
+	db := func(denied bool) spoke.Rule {
+		return spoke.Rule{Kind: "TCPRoute", Namespace: "default", Name: "db", Backends: []spoke.RuleBackend{
+			{Namespace: "default", Name: "ordinary", Port: 5432, Weight: 1},
+			{Custom: true, Namespace: "elsewhere", Name: "db", Port: 5432, Weight: 1, Denied: denied},
+		}}
+	}
+	secure := spoke.Rule{Kind: "TLSRoute", Namespace: "default", Name: "secure", Backends: []spoke.RuleBackend{
+		{Custom: true, Namespace: "default", Name: "api", Port: 443},
+	}}
+	dns := spoke.Rule{Kind: "UDPRoute", Namespace: "default", Name: "dns", Backends: []spoke.RuleBackend{
+		{Custom: true, Namespace: "default", Name: "dns", Weight: 1},
+	}}
+	w.hears(db(true), secure, dns)
+	w.recorded("*v1.TCPRoute db: Warning RefNotPermitted TailscaleEndpoints elsewhere/db: their share of the traffic is refused.",
+		"*v1.TLSRoute secure: Normal TailscaleEndpointsServed TailscaleEndpoints default/api are served",
+		"*v1.UDPRoute dns: Normal TailscaleEndpointsServed TailscaleEndpoints default/dns are served")
+
+	w.apply(fmt.Sprintf(grantFrom, "right", "elsewhere", "TCPRoute", "db"))
+	w.hears(db(false), secure, dns)
+	w.recorded("*v1.TCPRoute db: Normal TailscaleEndpointsServed TailscaleEndpoints elsewhere/db are served")
+	w.must(w.kube.Delete(t.Context(), &gatewayv1.ReferenceGrant{ObjectMeta: metav1.ObjectMeta{Namespace: "elsewhere", Name: "right"}}))
+	w.hears(db(true), secure, dns)
+	w.apply(strings.Replace(fmt.Sprintf(grantFrom, "whole-kind", "elsewhere", "TCPRoute", "x"), ", name: x}", "}", 1))
+	w.hears(db(false), secure, dns)
+}
+
+// TestWithoutGrants runs in a cluster that has no ReferenceGrants: nothing of another namespace may be referred to.
+func TestWithoutGrants(t *testing.T) {
+	w := newWorld(t, "referencegrants")
+	w.apply(tcpRoute)
+	w.start()
+	w.hears(spoke.Rule{Kind: "TCPRoute", Namespace: "default", Name: "db", Backends: []spoke.RuleBackend{
+		{Namespace: "default", Name: "ordinary", Port: 5432, Weight: 1},
+		{Custom: true, Namespace: "elsewhere", Name: "db", Port: 5432, Weight: 1, Denied: true},
+	}})
 }
 
 // TestWithoutGRPCRoutes runs in a cluster that has no GRPCRoute, as older sets of the Gateway API's CRDs.

@@ -24,6 +24,7 @@ import (
 
 	"github.com/tailgate-project/tailgate/api/v1alpha1"
 	"github.com/tailgate-project/tailgate/spoke"
+	"github.com/tailgate-project/tailgate/spoke/controllers/proxyset"
 )
 
 // Spoke is told of the joined Gateways, and tells how it is.
@@ -41,6 +42,10 @@ type Reconciler struct {
 	Changes <-chan event.GenericEvent
 	// Record tells users of an object's refusal; nil tells nobody.
 	Record func(o client.Object, reason, message string)
+	// ExtensionPort is where the spoke's extension server listens.
+	ExtensionPort uint16
+	// Proxies tells how the StatefulSets of the proxies are; nil where there are none.
+	Proxies func() proxyset.Statuses
 }
 
 // +kubebuilder:rbac:groups=gateway.tailscale.com,resources=tailscalegateways,verbs=get;list;watch
@@ -118,7 +123,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	next, again := judge(&t, refusal, now)
+	facts := facts{Status: now, extensionPort: r.ExtensionPort}
+	if r.Proxies != nil {
+		facts.sets = r.Proxies()
+		facts.pods = true
+	}
+	next, again := judge(&t, refusal, facts)
 	if equality.Semantic.DeepEqual(t.Status, next) {
 		return ctrl.Result{RequeueAfter: again}, nil
 	}
@@ -162,7 +172,7 @@ func (r *Reconciler) join(ctx context.Context, t *v1alpha1.TailscaleGateway) (re
 	return refusal{}, r.Spoke.SetJoined(ctx, convert(t, &g))
 }
 
-// convert returns what the TailscaleGateway says of the Gateway. Its first tailnet carries the routes.
+// convert returns what the TailscaleGateway says of the Gateway.
 func convert(t *v1alpha1.TailscaleGateway, g *gatewayv1.Gateway) spoke.Joined {
 	out := spoke.Joined{
 		TailscaleGateway: spoke.Name{Namespace: t.Namespace, Name: t.Name}, Gateway: spoke.Name{Namespace: g.Namespace, Name: g.Name},
@@ -174,18 +184,17 @@ func convert(t *v1alpha1.TailscaleGateway, g *gatewayv1.Gateway) spoke.Joined {
 			})
 		}
 	}
-	if len(t.Spec.Tailnets) == 0 {
-		return out
-	}
-	first := t.Spec.Tailnets[0]
-	out.Tailnet = first.Name
-	if rg := first.RouteGeneration; rg != nil {
-		if in := rg.Ingress; in != nil {
-			out.Ingress = spoke.RouteTemplate{HostPattern: string(in.HostPattern), PathPrefix: string(in.PathPrefix), Protocol: string(in.Protocol)}
+	for _, config := range t.Spec.Tailnets {
+		next := spoke.JoinedTailnet{Name: config.Name, Ref: config.TailscaleTailnetRef.Name}
+		if rg := config.RouteGeneration; rg != nil {
+			if in := rg.Ingress; in != nil {
+				next.Ingress = spoke.RouteTemplate{HostPattern: string(in.HostPattern), PathPrefix: string(in.PathPrefix), Protocol: string(in.Protocol)}
+			}
+			if eg := rg.Egress; eg != nil {
+				next.Egress = spoke.RouteTemplate{HostPattern: string(eg.HostPattern), PathPrefix: string(eg.PathPrefix), Protocol: string(eg.Protocol)}
+			}
 		}
-		if eg := rg.Egress; eg != nil {
-			out.Egress = spoke.RouteTemplate{HostPattern: string(eg.HostPattern), PathPrefix: string(eg.PathPrefix), Protocol: string(eg.Protocol)}
-		}
+		out.Tailnets = append(out.Tailnets, next)
 	}
 	return out
 }

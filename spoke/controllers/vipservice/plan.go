@@ -62,7 +62,7 @@ func homes(s spoke.VIPService, joined []spoke.Joined) []spoke.Joined {
 	}
 	var best []spoke.Joined
 	for _, j := range joined {
-		if j.Tailnet != s.Tailnet {
+		if !j.On(s.Tailnet) {
 			continue
 		}
 		if s.Service.Kind == federation.KindListener {
@@ -82,6 +82,11 @@ func homes(s spoke.VIPService, joined []spoke.Joined) []spoke.Joined {
 // name is the registry's for an own VIP, and <service>-<cluster> for a remote one, as in /cross-cluster/. Where the service
 // is of another namespace than the TailscaleGateway, that namespace stands between both.
 func name(s spoke.VIPService, home spoke.Joined) string {
+	return Name(s, home.TailscaleGateway.Namespace)
+}
+
+// Name is what the Service of a VIP is called in a namespace.
+func Name(s spoke.VIPService, namespace string) string {
 	if s.Name != "" {
 		return s.Name
 	}
@@ -93,7 +98,7 @@ func name(s spoke.VIPService, home spoke.Joined) string {
 			parts = append(parts, strconv.Itoa(int(s.Ports[0].Port.Port)))
 		}
 	}
-	if s.Service.Namespace != home.TailscaleGateway.Namespace {
+	if s.Service.Namespace != namespace {
 		parts = append(parts, s.Service.Namespace)
 	}
 	return vip.Label(append(parts, string(s.Cluster))...)

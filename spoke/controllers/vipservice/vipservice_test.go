@@ -111,7 +111,7 @@ func (f *fixture) eventually(what string, check func() error) {
 func (f *fixture) give(known bool, vips ...spoke.VIPService) {
 	f.registry.mu.Lock()
 	f.registry.vips = spoke.VIPs{Known: known, Services: vips, Joined: []spoke.Joined{{
-		TailscaleGateway: spoke.Name{Namespace: "default", Name: "ts"}, Gateway: spoke.Name{Namespace: "default", Name: "main-gateway"}, Tailnet: "production",
+		TailscaleGateway: spoke.Name{Namespace: "default", Name: "ts"}, Gateway: spoke.Name{Namespace: "default", Name: "main-gateway"}, Tailnets: []spoke.JoinedTailnet{{Name: "production"}},
 	}}}
 	f.registry.mu.Unlock()
 	f.look()
