@@ -69,11 +69,12 @@ type BackendPort struct {
 // RoutedBackend is a backend as routes and clusters need it.
 type RoutedBackend struct {
 	Name Name
-	// Ports are sorted, each once.
-	Ports []BackendPort
+	// Ports are those of TCP, and Datagrams those of UDP; sorted, each once.
+	Ports     []BackendPort
+	Datagrams []uint16
 }
 
-// routed returns the backend's ports that carry requests. Where endpoints speak different things on the same port, the
+// routed returns the backend's ports that routes may refer to. Where endpoints speak different things on the same port, the
 // first by name counts, for an Envoy cluster speaks one.
 func (b Backend) routed() RoutedBackend {
 	out := RoutedBackend{Name: b.Name}
@@ -82,13 +83,17 @@ func (b Backend) routed() RoutedBackend {
 		if e.Protocol == federation.TCP && !known {
 			out.Ports = append(out.Ports, BackendPort{Port: e.Port, App: e.App})
 		}
+		if e.Protocol == federation.UDP && !slices.Contains(out.Datagrams, e.Port) {
+			out.Datagrams = append(out.Datagrams, e.Port)
+		}
 	}
+	slices.Sort(out.Datagrams)
 	slices.SortFunc(out.Ports, func(a, b BackendPort) int { return cmp.Compare(a.Port, b.Port) })
 	return out
 }
 
 func (b RoutedBackend) equal(o RoutedBackend) bool {
-	return b.Name == o.Name && slices.Equal(b.Ports, o.Ports)
+	return b.Name == o.Name && slices.Equal(b.Ports, o.Ports) && slices.Equal(b.Datagrams, o.Datagrams)
 }
 
 // KindEndpoint is the kind under which an endpoint of a backend has its egress port: namespace, and backend/endpoint.

@@ -223,7 +223,7 @@ func (s *Spoke) backendEgress() (ports []EgressPort, probes []Probe) {
 func (s *Spoke) routedBackends() []RoutedBackend {
 	var out []RoutedBackend
 	for _, name := range s.backends.names() {
-		if r := s.backends.byName[name].routed(); len(r.Ports) > 0 {
+		if r := s.backends.byName[name].routed(); len(r.Ports)+len(r.Datagrams) > 0 {
 			out = append(out, r)
 		}
 	}
@@ -238,17 +238,25 @@ func (s *Spoke) backendAssignments(name Name) map[Assignment][]Endpoint {
 	if !ok {
 		return out
 	}
-	for _, p := range b.routed().Ports {
-		es := []Endpoint{}
-		for _, e := range b.Endpoints {
-			if e.Port == p.Port && e.Protocol == federation.TCP && e.Weight > 0 {
-				es = append(es, s.backendEndpoints(name, e)...)
-			}
-		}
-		failOpen(es)
-		out[Assignment{Backend: name, Port: p.Port}] = es
+	routed := b.routed()
+	for _, p := range routed.Ports {
+		out[Assignment{Backend: name, Port: p.Port}] = s.portEndpoints(b, p.Port, federation.TCP)
+	}
+	for _, port := range routed.Datagrams {
+		out[Assignment{Backend: name, Port: port, UDP: true}] = s.portEndpoints(b, port, federation.UDP)
 	}
 	return out
+}
+
+func (s *Spoke) portEndpoints(b Backend, port uint16, protocol federation.Protocol) []Endpoint {
+	es := []Endpoint{}
+	for _, e := range b.Endpoints {
+		if e.Port == port && e.Protocol == protocol && e.Weight > 0 {
+			es = append(es, s.backendEndpoints(b.Name, e)...)
+		}
+	}
+	failOpen(es)
+	return es
 }
 
 // backendEndpoints are the addresses behind one endpoint of a backend: the egress proxy's, or those of a service.

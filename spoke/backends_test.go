@@ -143,3 +143,26 @@ func TestBackendOutsideOfTheTailnet(t *testing.T) {
 	b.must(b.RemoveExternal(ctx, spoke.Name(pods().Name)))
 	b.wantSent("when nothing is behind it here", 80, "127.0.0.1:20000 0/1000 healthy, 127.0.0.1:20001 0/3000 healthy")
 }
+
+// TestDatagrams has a port of both protocols: each is sent to its own endpoints.
+func TestDatagrams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, stop := start(t, t.TempDir())
+		defer stop()
+		b.must(b.ProxyOpened(t.Context(), spoke.ProxyID{Role: spoke.Egress}))
+		tcp, udp := onTailnet("a", "100.64.1.1", 1), onTailnet("b", "100.64.1.2", 1)
+		udp.Protocol, udp.Check = federation.UDP, nil
+		b.must(b.SetBackend(t.Context(), spoke.Backend{Name: apis, Endpoints: []spoke.BackendEndpoint{tcp, udp}}))
+		b.wantSent("of TCP", 80, "127.0.0.1:20000 0/1000 healthy")
+		b.envoy.mu.Lock()
+		defer b.envoy.mu.Unlock()
+		es := b.envoy.endpoints[spoke.Assignment{Backend: apis, Port: 80, UDP: true}.String()]
+		if len(es) != 1 || es[0].Addr != netip.MustParseAddrPort("127.0.0.1:20001") {
+			t.Errorf("datagrams are sent to %v", es)
+		}
+		want := []spoke.RoutedBackend{{Name: apis, Ports: []spoke.BackendPort{{Port: 80, App: federation.AppHTTP}}, Datagrams: []uint16{80}}}
+		if d := cmp.Diff(want, b.envoy.structure.Backends); d != "" {
+			t.Errorf("structure (-want +got)\n%s", d)
+		}
+	})
+}

@@ -132,15 +132,20 @@ type Assignment struct {
 	Service federation.ServiceID
 	// Cluster is the preferred member; empty for none.
 	Cluster federation.ClusterID
-	// Backend and Port stand in place of both.
+	// Backend and Port stand in place of both; UDP is set for a port that carries it.
 	Backend Name
 	Port    uint16
+	UDP     bool
 }
 
 // String returns the service, and the preferred member where there is one; or the backend and its port.
 func (a Assignment) String() string {
 	if a.Backend != (Name{}) {
-		return fmt.Sprintf("%s/%s:%d", KindEndpoint, a.Backend, a.Port)
+		text := fmt.Sprintf("%s/%s:%d", KindEndpoint, a.Backend, a.Port)
+		if a.UDP {
+			text += "/udp"
+		}
+		return text
 	}
 	if a.Cluster == "" {
 		return a.Service.String()

@@ -104,12 +104,8 @@ func toVIP(self federation.ClusterID, p *MemberVIP) (*federation.VIP, error) {
 		Owner: federation.ExportKey{Cluster: self, Service: id}, Name: p.GetName(), ServiceName: p.GetServiceName(), Tailnet: p.GetTailnet(),
 		TailnetRef: p.GetTailnetRef(),
 	}
-	for _, b := range p.GetAddrs() {
-		a, err := toAddr(b)
-		if err != nil {
-			return nil, err
-		}
-		v.Addrs = append(v.Addrs, a)
+	if v.Addrs, err = toAddrs(p.GetAddrs()); err != nil {
+		return nil, err
 	}
 	v.Ports, err = toPorts(p.GetPorts())
 	return v, err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tailgate-project/tailgate/api/link"
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/discovery"
 	"github.com/tailgate-project/tailgate/federation/linkstate"
 )
 
@@ -218,5 +219,35 @@ func TestBadResourcesAreRefusedByName(t *testing.T) {
 				t.Errorf("%d resources were taken over, want the good one", len(u.Upserts))
 			}
 		})
+	}
+}
+
+func TestDiscoveryGoesRound(t *testing.T) {
+	q := discovery.Query{
+		Selectors: []discovery.TagSelector{{Tag: "tag:a", Operator: discovery.In, Values: []string{"tag:b"}}, {Tag: "tag:c", Operator: discovery.DoesNotExist}},
+		Names:     []string{"stock"}, Tags: []string{"tag:shop"},
+	}
+	back, err := link.ToQuery(link.FromQuery(q))
+	if diff := cmp.Diff(q, back); err != nil || diff != "" {
+		t.Errorf("query: %v %s", err, diff)
+	}
+	all := discovery.Inventory{
+		Devices: []discovery.Device{{FQDN: "a.ts.net", Addrs: []netip.Addr{netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("fd7a::1")}, Tags: []string{"tag:a"}}},
+		Services: []discovery.Service{{Name: "stock", Addrs: []netip.Addr{netip.MustParseAddr("100.100.0.1")}, Tags: []string{"tag:shop"}, Ports: []federation.Port{
+			{Port: 443, Protocol: federation.TCP}, {Port: 53, Protocol: federation.UDP},
+		}}},
+	}
+	found, err := link.ToInventory(link.FromInventory(all))
+	if err != nil || !found.Equal(all) {
+		t.Errorf("inventory: %v %+v", err, found)
+	}
+	for range link.MaxDiscovered {
+		all.Devices = append(all.Devices, all.Devices[0])
+	}
+	if p := link.FromInventory(all); len(p.GetDevices()) != link.MaxDiscovered || len(p.GetServices()) != 0 || p.GetLeftOut() != 2 {
+		t.Errorf("%d devices, %d services, %d left out", len(p.GetDevices()), len(p.GetServices()), p.GetLeftOut())
+	}
+	if _, err := link.ToInventory(&link.DiscoverResponse{Devices: []*link.Device{{Addrs: [][]byte{{1}}}}}); err == nil {
+		t.Error("an address of one byte was taken")
 	}
 }

@@ -1641,6 +1641,362 @@ func (x *ProxyKeyResponse) GetTags() []string {
 	return nil
 }
 
+type DiscoverRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// tailnet is the name of a TailscaleTailnet.
+	Tailnet string `protobuf:"bytes,2,opt,name=tailnet,proto3" json:"tailnet,omitempty"`
+	// selectors all have to match a device. Without any there is no device in the answer.
+	Selectors []*TagSelector `protobuf:"bytes,3,rep,name=selectors,proto3" json:"selectors,omitempty"`
+	// service_names, without svc:, and service_tags select services: each that has one of them.
+	ServiceNames []string `protobuf:"bytes,4,rep,name=service_names,json=serviceNames,proto3" json:"service_names,omitempty"`
+	ServiceTags  []string `protobuf:"bytes,5,rep,name=service_tags,json=serviceTags,proto3" json:"service_tags,omitempty"`
+	// max_age_ms is how old the answer may be. It may be older where the tailnet cannot be listed.
+	MaxAgeMs      uint32 `protobuf:"varint,6,opt,name=max_age_ms,json=maxAgeMs,proto3" json:"max_age_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscoverRequest) Reset() {
+	*x = DiscoverRequest{}
+	mi := &file_api_link_link_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscoverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscoverRequest) ProtoMessage() {}
+
+func (x *DiscoverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_link_link_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscoverRequest.ProtoReflect.Descriptor instead.
+func (*DiscoverRequest) Descriptor() ([]byte, []int) {
+	return file_api_link_link_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DiscoverRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *DiscoverRequest) GetTailnet() string {
+	if x != nil {
+		return x.Tailnet
+	}
+	return ""
+}
+
+func (x *DiscoverRequest) GetSelectors() []*TagSelector {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+func (x *DiscoverRequest) GetServiceNames() []string {
+	if x != nil {
+		return x.ServiceNames
+	}
+	return nil
+}
+
+func (x *DiscoverRequest) GetServiceTags() []string {
+	if x != nil {
+		return x.ServiceTags
+	}
+	return nil
+}
+
+func (x *DiscoverRequest) GetMaxAgeMs() uint32 {
+	if x != nil {
+		return x.MaxAgeMs
+	}
+	return 0
+}
+
+type TagSelector struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Tag   string                 `protobuf:"bytes,1,opt,name=tag,proto3" json:"tag,omitempty"`
+	// operator is In, NotIn, Exists or DoesNotExist.
+	Operator      string   `protobuf:"bytes,2,opt,name=operator,proto3" json:"operator,omitempty"`
+	Values        []string `protobuf:"bytes,3,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TagSelector) Reset() {
+	*x = TagSelector{}
+	mi := &file_api_link_link_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TagSelector) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TagSelector) ProtoMessage() {}
+
+func (x *TagSelector) ProtoReflect() protoreflect.Message {
+	mi := &file_api_link_link_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TagSelector.ProtoReflect.Descriptor instead.
+func (*TagSelector) Descriptor() ([]byte, []int) {
+	return file_api_link_link_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *TagSelector) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *TagSelector) GetOperator() string {
+	if x != nil {
+		return x.Operator
+	}
+	return ""
+}
+
+func (x *TagSelector) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+type DiscoverResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Devices  []*Device              `protobuf:"bytes,1,rep,name=devices,proto3" json:"devices,omitempty"`
+	Services []*TailscaleService    `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
+	// age_ms is how old the answer is, problem why it is older than asked for.
+	AgeMs   uint32 `protobuf:"varint,3,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	Problem string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	// left_out counts what is in the answer no more because it would be too long.
+	LeftOut       uint32 `protobuf:"varint,5,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiscoverResponse) Reset() {
+	*x = DiscoverResponse{}
+	mi := &file_api_link_link_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiscoverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiscoverResponse) ProtoMessage() {}
+
+func (x *DiscoverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_link_link_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiscoverResponse.ProtoReflect.Descriptor instead.
+func (*DiscoverResponse) Descriptor() ([]byte, []int) {
+	return file_api_link_link_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DiscoverResponse) GetDevices() []*Device {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *DiscoverResponse) GetServices() []*TailscaleService {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *DiscoverResponse) GetAgeMs() uint32 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
+func (x *DiscoverResponse) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *DiscoverResponse) GetLeftOut() uint32 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
+type Device struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fqdn          string                 `protobuf:"bytes,1,opt,name=fqdn,proto3" json:"fqdn,omitempty"`
+	Addrs         [][]byte               `protobuf:"bytes,2,rep,name=addrs,proto3" json:"addrs,omitempty"`
+	Tags          []string               `protobuf:"bytes,3,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Device) Reset() {
+	*x = Device{}
+	mi := &file_api_link_link_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Device) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Device) ProtoMessage() {}
+
+func (x *Device) ProtoReflect() protoreflect.Message {
+	mi := &file_api_link_link_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Device.ProtoReflect.Descriptor instead.
+func (*Device) Descriptor() ([]byte, []int) {
+	return file_api_link_link_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Device) GetFqdn() string {
+	if x != nil {
+		return x.Fqdn
+	}
+	return ""
+}
+
+func (x *Device) GetAddrs() [][]byte {
+	if x != nil {
+		return x.Addrs
+	}
+	return nil
+}
+
+func (x *Device) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+type TailscaleService struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name is without svc:.
+	Name          string   `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Addrs         [][]byte `protobuf:"bytes,2,rep,name=addrs,proto3" json:"addrs,omitempty"`
+	Ports         []*Port  `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
+	Tags          []string `protobuf:"bytes,4,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TailscaleService) Reset() {
+	*x = TailscaleService{}
+	mi := &file_api_link_link_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TailscaleService) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TailscaleService) ProtoMessage() {}
+
+func (x *TailscaleService) ProtoReflect() protoreflect.Message {
+	mi := &file_api_link_link_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TailscaleService.ProtoReflect.Descriptor instead.
+func (*TailscaleService) Descriptor() ([]byte, []int) {
+	return file_api_link_link_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *TailscaleService) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TailscaleService) GetAddrs() [][]byte {
+	if x != nil {
+		return x.Addrs
+	}
+	return nil
+}
+
+func (x *TailscaleService) GetPorts() []*Port {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *TailscaleService) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
 var File_api_link_link_proto protoreflect.FileDescriptor
 
 const file_api_link_link_proto_rawDesc = "" +
@@ -1765,16 +2121,45 @@ const file_api_link_link_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1f\n" +
 	"\vcontrol_url\x18\x02 \x01(\tR\n" +
 	"controlUrl\x12\x12\n" +
-	"\x04tags\x18\x03 \x03(\tR\x04tags*G\n" +
+	"\x04tags\x18\x03 \x03(\tR\x04tags\"\xed\x01\n" +
+	"\x0fDiscoverRequest\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x18\n" +
+	"\atailnet\x18\x02 \x01(\tR\atailnet\x12;\n" +
+	"\tselectors\x18\x03 \x03(\v2\x1d.tailgate.link.v1.TagSelectorR\tselectors\x12#\n" +
+	"\rservice_names\x18\x04 \x03(\tR\fserviceNames\x12!\n" +
+	"\fservice_tags\x18\x05 \x03(\tR\vserviceTags\x12\x1c\n" +
+	"\n" +
+	"max_age_ms\x18\x06 \x01(\rR\bmaxAgeMs\"S\n" +
+	"\vTagSelector\x12\x10\n" +
+	"\x03tag\x18\x01 \x01(\tR\x03tag\x12\x1a\n" +
+	"\boperator\x18\x02 \x01(\tR\boperator\x12\x16\n" +
+	"\x06values\x18\x03 \x03(\tR\x06values\"\xd2\x01\n" +
+	"\x10DiscoverResponse\x122\n" +
+	"\adevices\x18\x01 \x03(\v2\x18.tailgate.link.v1.DeviceR\adevices\x12>\n" +
+	"\bservices\x18\x02 \x03(\v2\".tailgate.link.v1.TailscaleServiceR\bservices\x12\x15\n" +
+	"\x06age_ms\x18\x03 \x01(\rR\x05ageMs\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem\x12\x19\n" +
+	"\bleft_out\x18\x05 \x01(\rR\aleftOut\"F\n" +
+	"\x06Device\x12\x12\n" +
+	"\x04fqdn\x18\x01 \x01(\tR\x04fqdn\x12\x14\n" +
+	"\x05addrs\x18\x02 \x03(\fR\x05addrs\x12\x12\n" +
+	"\x04tags\x18\x03 \x03(\tR\x04tags\"~\n" +
+	"\x10TailscaleService\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05addrs\x18\x02 \x03(\fR\x05addrs\x12,\n" +
+	"\x05ports\x18\x03 \x03(\v2\x16.tailgate.link.v1.PortR\x05ports\x12\x12\n" +
+	"\x04tags\x18\x04 \x03(\tR\x04tags*G\n" +
 	"\x06Health\x12\x12\n" +
 	"\x0eHEALTH_HEALTHY\x10\x00\x12\x13\n" +
 	"\x0fHEALTH_DEGRADED\x10\x01\x12\x14\n" +
-	"\x10HEALTH_UNHEALTHY\x10\x022\xba\x02\n" +
+	"\x10HEALTH_UNHEALTHY\x10\x022\x8d\x03\n" +
 	"\x03Hub\x12E\n" +
 	"\x04Join\x12\x1d.tailgate.link.v1.JoinRequest\x1a\x1e.tailgate.link.v1.JoinResponse\x12J\n" +
 	"\x05Watch\x12\x1e.tailgate.link.v1.WatchRequest\x1a\x1f.tailgate.link.v1.WatchResponse0\x01\x12M\n" +
 	"\x06Report\x12\x1f.tailgate.link.v1.ReportRequest\x1a .tailgate.link.v1.ReportResponse(\x01\x12Q\n" +
-	"\bProxyKey\x12!.tailgate.link.v1.ProxyKeyRequest\x1a\".tailgate.link.v1.ProxyKeyResponseB4Z2github.com/tailgate-project/tailgate/api/link;linkb\x06proto3"
+	"\bProxyKey\x12!.tailgate.link.v1.ProxyKeyRequest\x1a\".tailgate.link.v1.ProxyKeyResponse\x12Q\n" +
+	"\bDiscover\x12!.tailgate.link.v1.DiscoverRequest\x1a\".tailgate.link.v1.DiscoverResponseB4Z2github.com/tailgate-project/tailgate/api/link;linkb\x06proto3"
 
 var (
 	file_api_link_link_proto_rawDescOnce sync.Once
@@ -1789,7 +2174,7 @@ func file_api_link_link_proto_rawDescGZIP() []byte {
 }
 
 var file_api_link_link_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_link_link_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_api_link_link_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_api_link_link_proto_goTypes = []any{
 	(Health)(0),              // 0: tailgate.link.v1.Health
 	(*JoinRequest)(nil),      // 1: tailgate.link.v1.JoinRequest
@@ -1814,6 +2199,11 @@ var file_api_link_link_proto_goTypes = []any{
 	(*ReportResponse)(nil),   // 20: tailgate.link.v1.ReportResponse
 	(*ProxyKeyRequest)(nil),  // 21: tailgate.link.v1.ProxyKeyRequest
 	(*ProxyKeyResponse)(nil), // 22: tailgate.link.v1.ProxyKeyResponse
+	(*DiscoverRequest)(nil),  // 23: tailgate.link.v1.DiscoverRequest
+	(*TagSelector)(nil),      // 24: tailgate.link.v1.TagSelector
+	(*DiscoverResponse)(nil), // 25: tailgate.link.v1.DiscoverResponse
+	(*Device)(nil),           // 26: tailgate.link.v1.Device
+	(*TailscaleService)(nil), // 27: tailgate.link.v1.TailscaleService
 }
 var file_api_link_link_proto_depIdxs = []int32{
 	2,  // 0: tailgate.link.v1.JoinRequest.versions:type_name -> tailgate.link.v1.Versions
@@ -1835,19 +2225,25 @@ var file_api_link_link_proto_depIdxs = []int32{
 	8,  // 16: tailgate.link.v1.Observation.service:type_name -> tailgate.link.v1.ServiceID
 	8,  // 17: tailgate.link.v1.Interest.services:type_name -> tailgate.link.v1.ServiceID
 	18, // 18: tailgate.link.v1.Proxies.ingress:type_name -> tailgate.link.v1.ProxyHost
-	1,  // 19: tailgate.link.v1.Hub.Join:input_type -> tailgate.link.v1.JoinRequest
-	4,  // 20: tailgate.link.v1.Hub.Watch:input_type -> tailgate.link.v1.WatchRequest
-	14, // 21: tailgate.link.v1.Hub.Report:input_type -> tailgate.link.v1.ReportRequest
-	21, // 22: tailgate.link.v1.Hub.ProxyKey:input_type -> tailgate.link.v1.ProxyKeyRequest
-	3,  // 23: tailgate.link.v1.Hub.Join:output_type -> tailgate.link.v1.JoinResponse
-	5,  // 24: tailgate.link.v1.Hub.Watch:output_type -> tailgate.link.v1.WatchResponse
-	20, // 25: tailgate.link.v1.Hub.Report:output_type -> tailgate.link.v1.ReportResponse
-	22, // 26: tailgate.link.v1.Hub.ProxyKey:output_type -> tailgate.link.v1.ProxyKeyResponse
-	23, // [23:27] is the sub-list for method output_type
-	19, // [19:23] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	24, // 19: tailgate.link.v1.DiscoverRequest.selectors:type_name -> tailgate.link.v1.TagSelector
+	26, // 20: tailgate.link.v1.DiscoverResponse.devices:type_name -> tailgate.link.v1.Device
+	27, // 21: tailgate.link.v1.DiscoverResponse.services:type_name -> tailgate.link.v1.TailscaleService
+	9,  // 22: tailgate.link.v1.TailscaleService.ports:type_name -> tailgate.link.v1.Port
+	1,  // 23: tailgate.link.v1.Hub.Join:input_type -> tailgate.link.v1.JoinRequest
+	4,  // 24: tailgate.link.v1.Hub.Watch:input_type -> tailgate.link.v1.WatchRequest
+	14, // 25: tailgate.link.v1.Hub.Report:input_type -> tailgate.link.v1.ReportRequest
+	21, // 26: tailgate.link.v1.Hub.ProxyKey:input_type -> tailgate.link.v1.ProxyKeyRequest
+	23, // 27: tailgate.link.v1.Hub.Discover:input_type -> tailgate.link.v1.DiscoverRequest
+	3,  // 28: tailgate.link.v1.Hub.Join:output_type -> tailgate.link.v1.JoinResponse
+	5,  // 29: tailgate.link.v1.Hub.Watch:output_type -> tailgate.link.v1.WatchResponse
+	20, // 30: tailgate.link.v1.Hub.Report:output_type -> tailgate.link.v1.ReportResponse
+	22, // 31: tailgate.link.v1.Hub.ProxyKey:output_type -> tailgate.link.v1.ProxyKeyResponse
+	25, // 32: tailgate.link.v1.Hub.Discover:output_type -> tailgate.link.v1.DiscoverResponse
+	28, // [28:33] is the sub-list for method output_type
+	23, // [23:28] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_api_link_link_proto_init() }
@@ -1867,7 +2263,7 @@ func file_api_link_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_link_link_proto_rawDesc), len(file_api_link_link_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	Hub_Watch_FullMethodName    = "/tailgate.link.v1.Hub/Watch"
 	Hub_Report_FullMethodName   = "/tailgate.link.v1.Hub/Report"
 	Hub_ProxyKey_FullMethodName = "/tailgate.link.v1.Hub/ProxyKey"
+	Hub_Discover_FullMethodName = "/tailgate.link.v1.Hub/Discover"
 )
 
 // HubClient is the client API for Hub service.
@@ -46,6 +47,8 @@ type HubClient interface {
 	Report(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ReportRequest, ReportResponse], error)
 	// ProxyKey mints a tagged, short-lived auth key for a proxy of the calling spoke.
 	ProxyKey(ctx context.Context, in *ProxyKeyRequest, opts ...grpc.CallOption) (*ProxyKeyResponse, error)
+	// Discover returns the devices and services of a tailnet that the calling spoke asks for.
+	Discover(ctx context.Context, in *DiscoverRequest, opts ...grpc.CallOption) (*DiscoverResponse, error)
 }
 
 type hubClient struct {
@@ -108,6 +111,16 @@ func (c *hubClient) ProxyKey(ctx context.Context, in *ProxyKeyRequest, opts ...g
 	return out, nil
 }
 
+func (c *hubClient) Discover(ctx context.Context, in *DiscoverRequest, opts ...grpc.CallOption) (*DiscoverResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiscoverResponse)
+	err := c.cc.Invoke(ctx, Hub_Discover_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // HubServer is the server API for Hub service.
 // All implementations must embed UnimplementedHubServer
 // for forward compatibility.
@@ -123,6 +136,8 @@ type HubServer interface {
 	Report(grpc.ClientStreamingServer[ReportRequest, ReportResponse]) error
 	// ProxyKey mints a tagged, short-lived auth key for a proxy of the calling spoke.
 	ProxyKey(context.Context, *ProxyKeyRequest) (*ProxyKeyResponse, error)
+	// Discover returns the devices and services of a tailnet that the calling spoke asks for.
+	Discover(context.Context, *DiscoverRequest) (*DiscoverResponse, error)
 	mustEmbedUnimplementedHubServer()
 }
 
@@ -144,6 +159,9 @@ func (UnimplementedHubServer) Report(grpc.ClientStreamingServer[ReportRequest, R
 }
 func (UnimplementedHubServer) ProxyKey(context.Context, *ProxyKeyRequest) (*ProxyKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ProxyKey not implemented")
+}
+func (UnimplementedHubServer) Discover(context.Context, *DiscoverRequest) (*DiscoverResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Discover not implemented")
 }
 func (UnimplementedHubServer) mustEmbedUnimplementedHubServer() {}
 func (UnimplementedHubServer) testEmbeddedByValue()             {}
@@ -220,6 +238,24 @@ func _Hub_ProxyKey_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Hub_Discover_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiscoverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HubServer).Discover(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Hub_Discover_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HubServer).Discover(ctx, req.(*DiscoverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Hub_ServiceDesc is the grpc.ServiceDesc for Hub service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -234,6 +270,10 @@ var Hub_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ProxyKey",
 			Handler:    _Hub_ProxyKey_Handler,
+		},
+		{
+			MethodName: "Discover",
+			Handler:    _Hub_Discover_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

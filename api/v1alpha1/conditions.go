@@ -71,6 +71,14 @@ const (
 	// False: what the hub knows of the member is incomplete or old. Reason: Syncing, APIUnreachable.
 	ConditionSynced = "Synced"
 
+	// ConditionDiscovered says what came of a TailscaleEndpoints' autoDiscovery.
+	//
+	// True: the set has what matches in the tailnet. Reason: Discovered.
+	//
+	// False: it has nothing, not all, or what matched some time ago. Reason: NoMatch, Invalid, TooMany, TailnetNotFound,
+	// HubUnreachable, APIError.
+	ConditionDiscovered = "Discovered"
+
 	// ConditionProxiesReady says whether a cluster's proxies carry traffic.
 	//
 	// True: at least one proxy of every needed role is on the tailnet and has applied its configuration. Reason:
@@ -156,6 +164,12 @@ const (
 	ReasonExtensionNotCalled = "ExtensionNotCalled"
 	// ReasonPartiallyInvalid: some objects could not be programmed and were left out; the message names the first.
 	ReasonPartiallyInvalid = "PartiallyInvalid"
+	// ReasonDiscovered: the set has what autoDiscovery asks for.
+	ReasonDiscovered = "Discovered"
+	// ReasonNoMatch: no device and no VIP of the tailnet is what autoDiscovery asks for.
+	ReasonNoMatch = "NoMatch"
+	// ReasonTooMany: more match than a set can have.
+	ReasonTooMany = "TooMany"
 	// ReasonHubUnreachable: the spoke has no link to the hub.
 	ReasonHubUnreachable = "HubUnreachable"
 	// ReasonProxiesNotReady: a needed proxy is not on the tailnet yet, or not any more.

@@ -32,6 +32,10 @@ const (
 	AnnotationTailnet = GroupName + "/tailnet"
 )
 
+// TagEndpoint is the tag of devices and Tailscale Services that are in the TailscaleEndpoints which each TailscaleGateway gets
+// for each of its tailnets, called <TailscaleGateway>-<tailnet>.
+const TagEndpoint Tag = "tag:tailgate-endpoint"
+
 // Kinds of this group, as references name them.
 const (
 	// KindFailoverPolicy is the kind of [FailoverPolicy].

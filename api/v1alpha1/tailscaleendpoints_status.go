@@ -11,7 +11,7 @@ type TailscaleEndpointsStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Conditions: Ready, Accepted, ProxiesReady.
+	// Conditions: Ready, Accepted, ProxiesReady, Discovered.
 	//
 	// +optional
 	// +listType=map
@@ -45,7 +45,8 @@ type TailscaleEndpointsStatus struct {
 	// +kubebuilder:validation:MaxItems=256
 	Endpoints []EndpointStatus `json:"endpoints,omitempty"`
 
-	// LastSync is when the tailnet was last asked for devices and VIPs.
+	// LastSync is when the tailnet was last found to have something else of what autoDiscovery asks for. That it is asked
+	// every syncInterval in between is not written down: it would be a write for each time.
 	//
 	// +optional
 	LastSync *metav1.Time `json:"lastSync,omitempty"`
@@ -106,6 +107,24 @@ type EndpointStatus struct {
 	//
 	// +required
 	Source DiscoverySource `json:"source"`
+
+	// Discovered is the device, by its name in the tailnet, or the Tailscale Service that the endpoint was made for.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Discovered string `json:"discovered,omitempty"`
+
+	// Port of a discovered endpoint that routes refer to.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port,omitempty"`
+
+	// Protocol of that port.
+	//
+	// +optional
+	Protocol TransportProtocol `json:"protocol,omitempty"`
 
 	// Message says why the endpoint is not healthy.
 	//

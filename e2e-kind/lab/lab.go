@@ -113,6 +113,7 @@ const policy = `{
 		"tag:tailgate-spoke": [],
 		"tag:tailgate-proxy": ["tag:tailgate-hub"],
 		"tag:other":          [],
+		"tag:tailgate-endpoint": [],
 	},
 	"autoApprovers": {"services": {"tag:tailgate-proxy": ["tag:tailgate-proxy"]}},
 }`

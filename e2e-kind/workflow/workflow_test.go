@@ -63,6 +63,7 @@ func walk(t *testing.T, u *user) {
 	t.Run("step-2-tailnet", func(t *testing.T) { u.as(t).tailnet() })
 	t.Run("step-3-and-4-gateway", func(t *testing.T) { u.as(t).gateway() })
 	t.Run("step-5-endpoints", func(t *testing.T) { u.as(t).endpoints() })
+	t.Run("step-5-discovery", func(t *testing.T) { u.as(t).discovery() })
 	t.Run("step-6-vips", func(t *testing.T) { u.as(t).vips() })
 	t.Run("step-7-routes", func(t *testing.T) { u.as(t).routes() })
 	t.Run("step-8-backends", func(t *testing.T) { u.as(t).backends() })
@@ -292,6 +293,54 @@ func (u *user) gateway() {
 
 func (u *user) endpoints() {
 	u.prints([]string{"get", "tailscaleendpoints", "external-services"}, "external-services", "production-tailnet", "1", "True", "Ready")
+}
+
+// byTag finds a device by its tag, and routes to it.
+const byTag = `
+apiVersion: gateway.tailscale.com/v1alpha1
+kind: TailscaleEndpoints
+metadata: {name: printers, namespace: default}
+spec:
+  tailnet: production-tailnet
+  ports: [{port: 80}]
+  autoDiscovery:
+    syncInterval: 10s
+    tagSelectors:
+    - {tag: "tag:tailgate-endpoint", operator: Exists}
+    - {tag: "tag:other", operator: DoesNotExist}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: printers, namespace: default}
+spec:
+  parentRefs: [{name: main-gateway}]
+  rules:
+  - matches: [{path: {type: PathPrefix, value: /print}}]
+    backendRefs: [{group: gateway.tailscale.com, kind: TailscaleEndpoints, name: printers, port: 80}]
+`
+
+// discovery has a device with a tag appear in the tailnet, which nobody lists anywhere.
+func (u *user) discovery() {
+	u.prints([]string{"get", "tailscaleendpoints", "main-tailscale-gateway-production", "-o", "wide"}, "main-tailscale-gateway-production", "production-tailnet")
+	key, err := u.lab.MintKey("tag:tailgate-endpoint")
+	u.must(err)
+	device, err := tailnet.Node(u.Context(), tailnet.NodeOptions{Hostname: "printer", AuthKey: key, Dir: u.TempDir(), ControlURL: u.lab.ControlURL()})
+	u.must(err)
+	u.Cleanup(func() { _ = device.Close() })
+	ln, err := device.Listen("tcp", ":80")
+	u.must(err)
+	go func() {
+		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_ = json.NewEncoder(w).Encode(answer{Cluster: "printer", Path: r.URL.Path})
+		}))
+	}()
+	file := filepath.Join(u.dir, "printers.yaml")
+	u.must(os.WriteFile(file, []byte(byTag), 0o600))
+	out, err := u.run("apply", "-f", file)
+	u.Log(out)
+	u.must(err)
+	u.prints([]string{"get", "tailscaleendpoints", "printers"}, "printers", "production-tailnet", "1", "True", "Ready")
+	u.reaches(inside, u.lab.Gateway("cluster1")+"/print/a-page", "", "printer", "/print/a-page")
 }
 
 // vipNames are the VIPs that the example leads to, and what they stand for.

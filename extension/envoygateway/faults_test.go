@@ -109,6 +109,8 @@ func TestFaults(t *testing.T) {
 			own := lead{"any.example.com/" + during, "", ofUser(during)}
 			if !f.blind {
 				e.check("the user's own route while it lasts", config, append([]lead{own}, steady...))
+			} else if got := e.goes(config, own); got == own.want {
+				t.Errorf("Envoy Gateway did not need the extension server to translate: %s goes to %s", own.request, got)
 			}
 			// The state has moved on when the fault ends: there is one service more.
 			end(faultSnapshot("steady", after))

@@ -24,6 +24,7 @@ import (
 
 	"github.com/tailgate-project/tailgate/api/link"
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/discovery"
 	"github.com/tailgate-project/tailgate/federation/ledger"
 	"github.com/tailgate-project/tailgate/federation/linkstate"
 )
@@ -83,6 +84,9 @@ type Options struct {
 	WhoIs func(ctx context.Context, remote string) (Node, error)
 	// MintKey makes an auth key for a proxy of a member, with the tag ProxyTag.
 	MintKey func(ctx context.Context, p Proxy) (ProxyKey, error)
+	// Discover selects what a TailscaleTailnet has, and says how old that is, and what keeps it from being younger. Without an
+	// answer it returns ErrNoTailnet, wrapped, or why it has none.
+	Discover func(ctx context.Context, tailnet string, q discovery.Query, maxAge time.Duration) (found discovery.Inventory, age time.Duration, problem, err error)
 	// SpokeTag is what a node must carry to be served, ProxyTag what its proxies will carry.
 	SpokeTag, ProxyTag string
 	// Heartbeat is the interval of heartbeats both ways, 1 s by default.

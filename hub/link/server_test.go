@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/tailgate-project/tailgate/api/link"
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/discovery"
 	"github.com/tailgate-project/tailgate/federation/ledger"
 	"github.com/tailgate-project/tailgate/federation/linkstate"
 	hublink "github.com/tailgate-project/tailgate/hub/link"
@@ -61,6 +63,17 @@ func start(t *testing.T, heartbeat time.Duration) *rig {
 				return hublink.ProxyKey{}, fmt.Errorf("mint: %w", hublink.ErrNoTailnet)
 			}
 			return hublink.ProxyKey{Key: fmt.Sprintf("key-of-%s-%s-%d-%s", p.Cluster, p.Role, p.Replica, p.Tailnet), ControlURL: "http://control"}, nil
+		},
+		Discover: func(_ context.Context, tailnet string, q discovery.Query, maxAge time.Duration) (discovery.Inventory, time.Duration, error, error) {
+			switch tailnet {
+			case "nobodys":
+				return discovery.Inventory{}, 0, nil, fmt.Errorf("list: %w", hublink.ErrNoTailnet)
+			case "broken":
+				return discovery.Inventory{}, 0, nil, errors.New("rate limited")
+			}
+			return q.Select(discovery.Inventory{Devices: []discovery.Device{
+				{FQDN: "web.example.ts.net", Addrs: []netip.Addr{netip.MustParseAddr("100.64.0.1")}, Tags: []string{"tag:web"}}, {FQDN: "db.example.ts.net"},
+			}}), maxAge, errors.New("old"), nil
 		},
 		Heartbeat: heartbeat, Log: slog.New(slog.DiscardHandler),
 	})
@@ -335,5 +348,32 @@ func TestProxyKey(t *testing.T) {
 	_, err = r.client().ProxyKey(t.Context(), &link.ProxyKeyRequest{ClusterId: "c1", Role: "egress", Tailnet: "nobodys"})
 	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), `"nobodys"`) {
 		t.Errorf("an unknown tailnet: %v", err)
+	}
+}
+
+func TestDiscover(t *testing.T) {
+	r := start(t, time.Minute)
+	r.join(t, "c1")
+	ask := func(cluster, tailnet, operator string) (*link.DiscoverResponse, error) {
+		return r.client().Discover(t.Context(), &link.DiscoverRequest{
+			ClusterId: cluster, Tailnet: tailnet, MaxAgeMs: 1500, Selectors: []*link.TagSelector{{Tag: "tag:web", Operator: operator}},
+		})
+	}
+	got, err := ask("c1", "acme", "Exists")
+	if err != nil || len(got.GetDevices()) != 1 || got.GetDevices()[0].GetFqdn() != "web.example.ts.net" || got.GetAgeMs() != 1500 || got.GetProblem() != "old" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for name, tc := range map[string]struct {
+		cluster, tailnet, operator string
+		want                       codes.Code
+	}{
+		"somebody-elses-cluster": {"c2", "acme", "Exists", codes.PermissionDenied},
+		"unknown-operator":       {"c1", "acme", "Like", codes.InvalidArgument},
+		"unknown-tailnet":        {"c1", "nobodys", "Exists", codes.NotFound},
+		"that-cannot-be-listed":  {"c1", "broken", "Exists", codes.Unavailable},
+	} {
+		if _, err := ask(tc.cluster, tc.tailnet, tc.operator); status.Code(err) != tc.want {
+			t.Errorf("%s: %v, want %v", name, err, tc.want)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package tailnet_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -466,4 +467,51 @@ func serve(t *testing.T, handle http.HandlerFunc) string {
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	return server.URL
+}
+
+func TestInventory(t *testing.T) {
+	tn := start(t)
+	api := newAPI(t, tailnet.APIOptions{BaseURL: tn.URL()})
+	if _, err := api.EnsureVIP(t.Context(), webVIP()); err != nil {
+		t.Fatal(err)
+	}
+	if err := stranger(t, tn).CreateOrUpdate(t.Context(), tsapi.VIPService{Name: "svc:stock", Ports: []string{"udp:53", "tcp:443", "tcp:8000-8010"}, Tags: []string{proxyTag}}); err != nil {
+		t.Fatal(err)
+	}
+	for name, tag := range map[string]string{"device-a": proxyTag, "device-b": spokeTag} {
+		key, err := tn.MintKey(fake.KeyOptions{Tags: []string{tag}, Preauthorized: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		node, err := fake.Node(t.Context(), fake.NodeOptions{Hostname: name, AuthKey: key, Dir: t.TempDir(), ControlURL: tn.URL()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = node.Close() })
+	}
+	before := tn.Requests()
+	got, err := api.Inventory(t.Context(), []string{spokeTag})
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := 0
+	for what, n := range tn.Requests() {
+		calls += n - before[what]
+	}
+	if calls != 2 {
+		t.Errorf("it took %d calls", calls)
+	}
+	if len(got.Devices) != 1 || got.Devices[0].Name() != "device-a" || len(got.Devices[0].Addrs) == 0 || !got.Devices[0].Addrs[0].Is4() || !slices.Equal(got.Devices[0].Tags, []string{proxyTag}) {
+		t.Errorf("devices %+v", got.Devices)
+	}
+	var services []string
+	for _, s := range got.Services {
+		services = append(services, fmt.Sprint(s.Name, " ", s.Ports, " ", s.Federated))
+	}
+	slices.Sort(services)
+	want := []string{"stock [{ 53  UDP} { 443  TCP} { 8000  TCP}] false", webVIP().ServiceName + " [{ 53  UDP} { 80  TCP}] true"}
+	slices.Sort(want)
+	if !slices.Equal(services, want) {
+		t.Errorf("services %q, want %q", services, want)
+	}
 }

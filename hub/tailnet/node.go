@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -90,8 +91,9 @@ func Join(ctx context.Context, o NodeOptions) (*Node, error) {
 		UserLogf:      debugf,
 	}}
 	if err := n.up(ctx); err != nil {
-		// A server that could not start returns an error here, and has nothing to close.
-		_ = n.server.Close()
+		if n.local != nil { // one that never started must not be closed
+			err = errors.Join(err, n.server.Close())
+		}
 		return nil, fmt.Errorf("join the tailnet of %s as %s: %w", cmp.Or(o.ControlURL, "Tailscale"), n.server.Hostname, err)
 	}
 	return n, nil
@@ -152,6 +154,8 @@ func (n *Node) login(ctx context.Context) error {
 		return closeErr
 	case errors.Is(cause, ErrRefused): // what the control server said beats how Up was ended
 		return cause
+	case strings.Contains(upErr.Error(), "invalid key"): // Up was told first
+		return fmt.Errorf("%w: %w", ErrRefused, upErr)
 	}
 	return upErr
 }

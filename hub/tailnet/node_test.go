@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -204,5 +206,16 @@ func awaitPeer(t *testing.T, n *tailnet.Node, addr netip.Addr) {
 		case <-ctx.Done():
 			t.Fatal(ctx.Err())
 		}
+	}
+}
+
+func TestANodeThatCannotStart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := tryJoin(t, start(t), filepath.Join(file, "state"), "tskey-auth-x", "hub")
+	if err == nil || !strings.Contains(err.Error(), "start the node") {
+		t.Errorf("error %v", err)
 	}
 }

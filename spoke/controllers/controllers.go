@@ -35,6 +35,7 @@ import (
 
 	"github.com/tailgate-project/tailgate/api/v1alpha1"
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/discovery"
 	"github.com/tailgate-project/tailgate/spoke"
 	"github.com/tailgate-project/tailgate/spoke/controllers/exportevent"
 	"github.com/tailgate-project/tailgate/spoke/controllers/proxyset"
@@ -42,6 +43,7 @@ import (
 	"github.com/tailgate-project/tailgate/spoke/controllers/routepolicy"
 	"github.com/tailgate-project/tailgate/spoke/controllers/service"
 	"github.com/tailgate-project/tailgate/spoke/controllers/serviceexport"
+	"github.com/tailgate-project/tailgate/spoke/controllers/tailnetendpoints"
 	"github.com/tailgate-project/tailgate/spoke/controllers/tailscaleendpoints"
 	"github.com/tailgate-project/tailgate/spoke/controllers/tailscalegateway"
 	"github.com/tailgate-project/tailgate/spoke/controllers/vipservice"
@@ -87,6 +89,8 @@ type Options struct {
 	Spoke *spoke.Spoke
 	// Namespace is the spoke's own.
 	Namespace string
+	// Discover asks the hub what a TailscaleTailnet has.
+	Discover func(ctx context.Context, tailnet string, q discovery.Query, maxAge time.Duration) (tailscaleendpoints.Found, error)
 	// ExtensionPort is where the extension server listens.
 	ExtensionPort uint16
 	// Proxies say what the StatefulSets of the proxies are like; nil where Kubernetes does not run them.
@@ -129,8 +133,10 @@ func New(o Options) (*Controllers, error) {
 	c.gateways = &tailscalegateway.Reconciler{
 		Client: mgr.GetClient(), Spoke: s, Changes: c.status, Record: record, ExtensionPort: o.ExtensionPort,
 	}
-	c.backends = &tailscaleendpoints.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.endpoints, Lookup: net.DefaultResolver.LookupNetIP}
-	c.routes = &route.Reconciler{Client: mgr.GetClient(), Spoke: s}
+	c.backends = &tailscaleendpoints.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.endpoints, Lookup: net.DefaultResolver.LookupNetIP, Discover: o.Discover}
+	c.routes = &route.Reconciler{Client: mgr.GetClient(), Spoke: s, Record: func(o client.Object, e route.Event) {
+		recorder.Eventf(o, nil, e.Type, e.Reason, "Route", "%s", e.Message)
+	}}
 	policies := &routepolicy.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.policies}
 	vips := &vipservice.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.vips, Record: record}
 	exports := &serviceexport.Reconciler{Client: mgr.GetClient(), Spoke: s, Changes: c.exports}
@@ -139,7 +145,7 @@ func New(o Options) (*Controllers, error) {
 	}}
 	setups := []func(ctrl.Manager) error{
 		c.services.SetupWithManager, c.gateways.SetupWithManager, c.backends.SetupWithManager, c.routes.SetupWithManager, policies.SetupWithManager,
-		vips.SetupWithManager, exports.SetupWithManager, c.events.SetupWithManager,
+		vips.SetupWithManager, exports.SetupWithManager, c.events.SetupWithManager, (&tailnetendpoints.Reconciler{Client: mgr.GetClient(), Record: record}).SetupWithManager,
 	}
 	if o.Proxies != nil {
 		sets := &proxyset.Reconciler{

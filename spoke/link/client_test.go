@@ -18,6 +18,7 @@ import (
 
 	api "github.com/tailgate-project/tailgate/api/link"
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/discovery"
 	"github.com/tailgate-project/tailgate/federation/linkstate"
 	"github.com/tailgate-project/tailgate/federation/probes"
 	"github.com/tailgate-project/tailgate/spoke"
@@ -70,6 +71,13 @@ func (h *fakeHub) Report(stream grpc.ClientStreamingServer[api.ReportRequest, ap
 			return nil
 		}
 	}
+}
+
+func (h *fakeHub) Discover(_ context.Context, r *api.DiscoverRequest) (*api.DiscoverResponse, error) {
+	if r.GetTailnet() == "nobodys" {
+		return nil, status.Error(codes.NotFound, "no such tailnet")
+	}
+	return &api.DiscoverResponse{Devices: []*api.Device{{Fqdn: r.GetClusterId() + "." + r.GetTailnet()}}, Problem: "old", LeftOut: 3}, nil
 }
 
 func (h *fakeHub) ProxyKey(_ context.Context, r *api.ProxyKeyRequest) (*api.ProxyKeyResponse, error) {
@@ -385,5 +393,21 @@ func TestProxyKey(t *testing.T) {
 	key, err := b.ProxyKey(t.Context(), spoke.ProxyID{Role: spoke.Egress, Tailnet: "acme"})
 	if err != nil || key.Key != "key-egress-acme" || key.ControlURL != "http://control" {
 		t.Errorf("key %+v, %v", key, err)
+	}
+}
+
+func TestDiscover(t *testing.T) {
+	b := start(t, accept)
+	idle := link.New(link.Options{Cluster: "c1"})
+	if _, err := idle.Discover(t.Context(), "acme", discovery.Query{}, time.Second); !errors.Is(err, link.ErrNoLink) {
+		t.Errorf("without a link: %v", err)
+	}
+	receive(t, "watch", b.hub.watches)
+	found, err := b.Discover(t.Context(), "acme", discovery.Query{}, time.Second)
+	if err != nil || len(found.Devices) != 1 || found.Devices[0].FQDN != "c1.acme" || found.Problem != "old" || found.LeftOut != 3 {
+		t.Errorf("found %+v, %v", found, err)
+	}
+	if _, err := b.Discover(t.Context(), "nobodys", discovery.Query{}, time.Second); !errors.Is(err, link.ErrNoTailnet) {
+		t.Errorf("an unknown tailnet: %v", err)
 	}
 }

@@ -92,7 +92,9 @@ func Join(ctx context.Context, o Options) (*Node, error) {
 		Dir: o.Dir, Hostname: o.Hostname, ControlURL: o.ControlURL, AuthKey: o.AuthKey, Logf: debugf, UserLogf: debugf,
 	}}
 	if err := n.up(ctx, o); err != nil {
-		_ = n.server.Close() // one that never started says so, which is no news
+		if n.local != nil { // one that never started must not be closed
+			err = errors.Join(err, n.server.Close())
+		}
 		return nil, fmt.Errorf("join the tailnet as %s: %w", o.Hostname, err)
 	}
 	return n, nil

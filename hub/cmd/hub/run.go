@@ -156,10 +156,12 @@ func assemble(ctx context.Context, o options, p parts) error {
 	if err := errors.Join(tailnets.AddTo(local), members.AddTo(local), policies.AddTo(local), exports.AddTo(ctx, mgr), provided.AddTo(mgr)); err != nil {
 		return fmt.Errorf("controllers: %w", err)
 	}
+	inventories := vips.inventories(o)
 	server := link.New(link.Options{
 		Hub: meteredHub{h, p.metrics}, Members: linkMembers{registry: members, hub: h, metrics: p.metrics}, WhoIs: whoIs(p.node), SpokeTag: o.spokeTag,
 		ProxyTag: o.proxyTag, Log: p.log,
-		MintKey: func(ctx context.Context, p link.Proxy) (link.ProxyKey, error) { return vips.mintKey(ctx, o, p) },
+		MintKey:  func(ctx context.Context, p link.Proxy) (link.ProxyKey, error) { return vips.mintKey(ctx, o, p) },
+		Discover: inventories.discover,
 	})
 	p.metrics.Ask(h.Stats)
 	p.front.serve(web.Handler(web.Options{Hub: h, Journal: p.db, Log: p.log}))

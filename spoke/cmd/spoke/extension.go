@@ -61,6 +61,8 @@ func (b *bridge) SetEndpoints(changes map[spoke.Assignment][]spoke.Endpoint) {
 // clusterName returns the name of the Envoy cluster of an assignment.
 func clusterName(a spoke.Assignment) string {
 	switch {
+	case a.UDP:
+		return extension.DatagramCluster(a.Backend.Namespace, a.Backend.Name, a.Port)
 	case a.Backend != (spoke.Name{}):
 		return extension.BackendCluster(a.Backend.Namespace, a.Backend.Name, a.Port)
 	case a.Cluster != "":
@@ -90,7 +92,7 @@ func snapshot(s spoke.Structure) extension.Snapshot {
 		out.Services = append(out.Services, extension.Service{ID: svc.ID, Port: svc.Port, App: svc.App, Clusters: svc.Clusters, Tailnets: svc.Tailnets})
 	}
 	for _, b := range s.Backends {
-		next := extension.Backend{Namespace: b.Name.Namespace, Name: b.Name.Name}
+		next := extension.Backend{Namespace: b.Name.Namespace, Name: b.Name.Name, Datagrams: b.Datagrams}
 		for _, p := range b.Ports {
 			next.Ports = append(next.Ports, extension.BackendPort(p))
 		}

@@ -16,8 +16,10 @@ import (
 
 	linkapi "github.com/tailgate-project/tailgate/api/link"
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/discovery"
 	"github.com/tailgate-project/tailgate/spoke"
 	"github.com/tailgate-project/tailgate/spoke/apiproxy"
+	"github.com/tailgate-project/tailgate/spoke/controllers/tailscaleendpoints"
 	"github.com/tailgate-project/tailgate/spoke/link"
 	"github.com/tailgate-project/tailgate/spoke/proxyserver"
 	"github.com/tailgate-project/tailgate/spoke/tailnet"
@@ -162,4 +164,13 @@ func (h *hubSide) proxyKey(ctx context.Context, id spoke.ProxyID) (proxyserver.K
 		case <-changed:
 		}
 	}
+}
+
+// discover asks the hub what a TailscaleTailnet has.
+func (h *hubSide) discover(ctx context.Context, name string, q discovery.Query, maxAge time.Duration) (tailscaleendpoints.Found, error) {
+	found, err := h.link.Discover(ctx, name, q, maxAge)
+	if errors.Is(err, link.ErrNoTailnet) {
+		err = errors.Join(tailscaleendpoints.ErrNoTailnet, err)
+	}
+	return tailscaleendpoints.Found(found), err
 }

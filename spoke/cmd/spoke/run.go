@@ -125,7 +125,7 @@ func (a *agent) build(ctx context.Context) error {
 		return err
 	}
 	if a.control, err = controllers.New(controllers.Options{
-		API: a.rest, Spoke: a.spoke, Namespace: a.namespace, ExtensionPort: a.extensionPort, Proxies: a.proxySets(), Log: a.log,
+		API: a.rest, Spoke: a.spoke, Namespace: a.namespace, ExtensionPort: a.extensionPort, Proxies: a.proxySets(), Discover: a.hub.discover, Log: a.log,
 	}); err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ type target struct {
 // plan returns what an object asks for: the backend of routes, the endpoints of it that are outside of the tailnet, and
 // what is wrong with any endpoint, which is then left out, by its name.
 func plan(o *v1alpha1.TailscaleEndpoints) (spoke.Backend, []target, map[string]string) {
-	out := spoke.Backend{Name: spoke.Name{Namespace: o.Namespace, Name: o.Name}}
+	out := spoke.Backend{Name: spoke.Name{Namespace: o.Namespace, Name: o.Name}, Tailnet: o.Spec.Tailnet}
 	var targets []target
 	problems := map[string]string{}
 	for i := range o.Spec.Endpoints {

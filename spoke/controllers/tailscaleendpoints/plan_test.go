@@ -79,7 +79,7 @@ func TestPlan(t *testing.T) {
 			o := &v1alpha1.TailscaleEndpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "set"}}
 			o.Spec.Endpoints = []v1alpha1.TailscaleEndpoint{tc.in}
 			got, problems := tailscaleendpoints.Plan(o)
-			want := spoke.Backend{Name: spoke.Name{Namespace: "shop", Name: "set"}, Endpoints: []spoke.BackendEndpoint{tc.want}}
+			want := spoke.Backend{Name: spoke.Name{Namespace: "shop", Name: "set"}, Tailnet: o.Spec.Tailnet, Endpoints: []spoke.BackendEndpoint{tc.want}}
 			if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); d != "" || len(problems) > 0 {
 				t.Errorf("(-want +got)\n%s\nproblems %v", d, problems)
 			}

@@ -3,10 +3,12 @@ package tailscaleendpoints
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,8 +29,17 @@ func judge(
 	next.ObservedGeneration = o.Generation
 	next.Endpoints, next.TotalEndpoints, next.HealthyEndpoints, next.DiscoveredEndpoints = nil, 0, 0, 0
 	usable := 0
+	all := make([]v1alpha1.EndpointStatus, 0, len(o.Spec.Endpoints)+len(v.discovered))
 	for i := range o.Spec.Endpoints {
-		e := judgeEndpoint(o, &o.Spec.Endpoints[i], v, known, vips)
+		all = append(all, judgeEndpoint(o, &o.Spec.Endpoints[i], v, known, vips))
+	}
+	for _, e := range v.backend.Endpoints {
+		if from, ok := v.discovered[e.Name]; ok {
+			all = append(all, judgeDiscovered(e, from, known))
+			next.DiscoveredEndpoints++
+		}
+	}
+	for _, e := range all {
 		next.TotalEndpoints++
 		switch e.Health {
 		case v1alpha1.EndpointHealthy:
@@ -39,14 +50,21 @@ func judge(
 		}
 		next.Endpoints = append(next.Endpoints, e)
 	}
+	if v.discovery != nil && v.discovery.ever && (next.LastSync == nil || !sameDiscovered(o.Status.Endpoints, all)) {
+		next.LastSync = &metav1.Time{Time: v.discovery.at.Truncate(time.Second)}
+	}
 	slices.SortFunc(next.Endpoints, func(a, b v1alpha1.EndpointStatus) int { return strings.Compare(a.Name, b.Name) })
 	next.Endpoints = next.Endpoints[:min(len(next.Endpoints), maxEndpoints)]
 
 	conditions := []metav1.Condition{accepted(o, v), proxiesReady(egress)}
+	meta.RemoveStatusCondition(&next.Conditions, v1alpha1.ConditionDiscovered)
+	if old := meta.FindStatusCondition(o.Status.Conditions, v1alpha1.ConditionDiscovered); v.discovery != nil && old != nil {
+		next.Conditions = append(next.Conditions, *old) // its transition time
+	}
 	ready := condition(v1alpha1.ConditionReady, true, v1alpha1.ReasonReady, "")
 	if usable == 0 {
 		ready = condition(v1alpha1.ConditionReady, false, v1alpha1.ReasonNoEndpoints, "no endpoint is healthy: the status of each says why")
-		if len(o.Spec.Endpoints) == 0 {
+		if next.TotalEndpoints == 0 {
 			ready.Message = "there is no endpoint"
 		}
 	}
@@ -54,6 +72,10 @@ func judge(
 		if c.Status != metav1.ConditionTrue {
 			ready = condition(v1alpha1.ConditionReady, false, c.Reason, c.Message)
 		}
+	}
+	if v.discovery != nil { // endpoints go on without it: what is old says so, and is ready all the same
+		ok, reason, message := v.discovery.tell(o, v.discovered)
+		conditions = append(conditions, condition(v1alpha1.ConditionDiscovered, ok, reason, message))
 	}
 	for _, c := range append(conditions, ready) {
 		c.ObservedGeneration = o.Generation
@@ -77,9 +99,6 @@ func accepted(o *v1alpha1.TailscaleEndpoints, v verdict) metav1.Condition {
 		if p := v.problems[o.Spec.Endpoints[i].Name]; p != "" {
 			left = append(left, fmt.Sprintf("endpoint %s: %s", o.Spec.Endpoints[i].Name, p))
 		}
-	}
-	if d := o.Spec.AutoDiscovery; d != nil && (d.Enabled == nil || *d.Enabled) {
-		left = append(left, "this version does not discover endpoints: list them in spec.endpoints")
 	}
 	if o.Spec.Proxy != nil {
 		left = append(left, "this version gives no set proxies of its own: its traffic goes through the cluster's")
@@ -124,6 +143,32 @@ func judgeEndpoint(
 			out.Message = fmt.Sprintf("the addresses of %s are those found last: %s", l.target.Host, lookupError(l.err))
 		}
 		return out
+	}
+	if st, ok := known[e.Name]; ok {
+		out.Health, out.Message = v1alpha1.EndpointHealth(st.Health), st.Reason
+	}
+	return out
+}
+
+// sameDiscovered reports whether both have the same discovered endpoints, whatever their health.
+func sameDiscovered(a, b []v1alpha1.EndpointStatus) bool {
+	places := func(all []v1alpha1.EndpointStatus) map[string]v1alpha1.Address {
+		out := map[string]v1alpha1.Address{}
+		for _, e := range all {
+			if e.Discovered != "" {
+				out[e.Name] = e.Address
+			}
+		}
+		return out
+	}
+	return maps.Equal(places(a), places(b))
+}
+
+// judgeDiscovered returns the status of an endpoint that was discovered.
+func judgeDiscovered(e spoke.BackendEndpoint, from origin, known map[string]spoke.BackendEndpointStatus) v1alpha1.EndpointStatus {
+	out := v1alpha1.EndpointStatus{
+		Name: e.Name, Address: v1alpha1.Address(e.Addr.String()), Source: from.source, Discovered: from.name, Port: int32(e.Port),
+		Protocol: v1alpha1.TransportProtocol(e.Protocol), Health: v1alpha1.EndpointUnknown,
 	}
 	if st, ok := known[e.Name]; ok {
 		out.Health, out.Message = v1alpha1.EndpointHealth(st.Health), st.Reason

@@ -27,6 +27,7 @@ import (
 
 	"github.com/tailgate-project/tailgate/api/v1alpha1"
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/discovery"
 	"github.com/tailgate-project/tailgate/spoke"
 )
 
@@ -54,10 +55,14 @@ type Reconciler struct {
 	Changes <-chan event.GenericEvent
 	// Lookup returns the addresses of a name, as [net.Resolver.LookupNetIP] does.
 	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	// Discover asks what a TailscaleTailnet has, at most so old. It returns [ErrNoTailnet], wrapped, if there is none.
+	Discover func(ctx context.Context, tailnet string, q discovery.Query, maxAge time.Duration) (Found, error)
 	// Now is the clock, time.Now by default.
 	Now func() time.Time
 
 	mu sync.Mutex
+	// inventories are what was discovered for each object.
+	inventories map[types.NamespacedName]discovered
 	// outside are the endpoints outside of the tailnet of each object. The inner maps are not changed any more.
 	outside map[types.NamespacedName]map[string]lookup
 }
@@ -140,6 +145,7 @@ func (r *Reconciler) remove(ctx context.Context, name types.NamespacedName) erro
 		}
 	}
 	r.keep(name, nil)
+	r.keepFound(name, nil)
 	return r.Spoke.RemoveBackend(ctx, spoke.Name{Namespace: name.Namespace, Name: name.Name})
 }
 
@@ -150,6 +156,10 @@ type verdict struct {
 	// problems are those of single endpoints.
 	problems map[string]string
 	outside  map[string]lookup
+	// discovered are the endpoints that were, by name; discovery is what came of it, nil where none was asked for.
+	discovered map[string]origin
+	discovery  *discovered
+	backend    spoke.Backend
 }
 
 // set tells the spoke what the object asks for, and returns after how long names have to be looked up again.
@@ -171,7 +181,22 @@ func (r *Reconciler) set(ctx context.Context, o *v1alpha1.TailscaleEndpoints) (v
 	if err != nil {
 		return verdict{}, 0, err
 	}
-	return verdict{problems: problems, outside: r.known(name)}, again, r.Spoke.SetBackend(ctx, backend)
+	v := verdict{problems: problems, outside: r.known(name)}
+	if _, wanted := queryOf(o); wanted {
+		d, next := r.discover(ctx, o)
+		v.discovery, v.discovered = &d, planDiscovered(o, d.found.Inventory, &backend)
+		again = sooner(again, next)
+	}
+	v.backend = backend
+	return v, again, r.Spoke.SetBackend(ctx, backend)
+}
+
+// sooner returns the shorter of two times to wait, of which 0 is for ever.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
 }
 
 // unclaimed returns the targets that have their name for themselves, and notes what is wrong with the others: of the objects

@@ -24,6 +24,7 @@ import (
 
 	"github.com/tailgate-project/tailgate/api/v1alpha1"
 	"github.com/tailgate-project/tailgate/e2e-kind/controlplane"
+	"github.com/tailgate-project/tailgate/federation/discovery"
 	"github.com/tailgate-project/tailgate/spoke"
 	"github.com/tailgate-project/tailgate/spoke/controllers/tailscaleendpoints"
 )
@@ -39,6 +40,11 @@ type bed struct {
 	client.Client
 	*spoke.Spoke
 	reconciler *tailscaleendpoints.Reconciler
+	// tailnet is what the hub knows, and asked how often.
+	tailnet discovery.Inventory
+	problem error
+	found   tailscaleendpoints.Found
+	asked   int
 	// names are what the name server knows; now is the reconciler's clock, writes counts what it wrote.
 	names  map[string][]netip.Addr
 	now    time.Time
@@ -76,6 +82,15 @@ func start(t *testing.T) *bed {
 	}})
 	b.reconciler = &tailscaleendpoints.Reconciler{
 		Client: counted, Spoke: b.Spoke, Now: func() time.Time { return b.now },
+		Discover: func(_ context.Context, tailnet string, q discovery.Query, _ time.Duration) (tailscaleendpoints.Found, error) {
+			b.asked++
+			if tailnet != "production-tailnet" {
+				return tailscaleendpoints.Found{}, fmt.Errorf("%w: %s", tailscaleendpoints.ErrNoTailnet, tailnet)
+			}
+			found := b.found
+			found.Inventory = q.Select(b.tailnet)
+			return found, b.problem
+		},
 		Lookup: func(_ context.Context, _, host string) ([]netip.Addr, error) {
 			if addrs, ok := b.names[host]; ok {
 				return addrs, nil
@@ -225,7 +240,7 @@ func TestWhatCannotBeDoneIsSaid(t *testing.T) {
 	}{
 		"the-name-of-a-service": {outside("service", "taken"), "endpoint taken: there is a Service of this name"},
 		"the-name-of-another":   {outside("b-second", "twice"), `endpoint twice: the older TailscaleEndpoints "a-first" exports an endpoint of this name`},
-		"not-built":             {discovering, "does not discover endpoints: list them in spec.endpoints; this version gives no set proxies of its own"},
+		"not-built":             {discovering, "this version gives no set proxies of its own"},
 		"port-out-of-range": {func() *v1alpha1.TailscaleEndpoints {
 			o := outside("port", "far")
 			o.Spec.Endpoints[0].ExternalTarget = "192.0.2.1:99999"
