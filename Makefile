@@ -114,9 +114,11 @@ sim: ## Simulate SEEDS (200) federations with faults, from SEED0 on, and check t
 	@$(GO) run ./federation/sim/cmd/sim -seeds $(SEEDS) -seed0 $(SEED0)
 
 .PHONY: bench
-bench: assets programs ## Measure the core, the stores and an endpoint's way to another cluster's Envoy; JSON lines, each beside its baseline
+bench: assets programs ## Measure the core, the stores, an endpoint's way to another cluster's Envoy, 1,000 exposed Services and the extension; JSON lines, each beside its baseline
 	@$(GO) run ./hub/cmd/bench
 	@.demo/bin/demo --bench
+	@.demo/bin/demo --scale 1000
+	@$(GO) test ./extension/envoygateway -run '^$$' -bench . -benchtime 1x | grep '^{'
 
 .PHONY: clean
 clean: ## Remove what was built in the tree (the cache stays: $TAILGATE_CACHE or ~/.cache/tailgate)

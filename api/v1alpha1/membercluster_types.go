@@ -101,8 +101,9 @@ type MemberClusterStatus struct {
 	// +optional
 	FirstJoined *metav1.Time `json:"firstJoined,omitempty"`
 
-	// LastSeen is when the hub last heard the spoke. It is written at most once a minute while the cluster is
-	// connected, and at once when it is lost.
+	// LastSeen is when the hub last heard the spoke, if that was some time ago. While the cluster is connected it hears it all
+	// the time, and the time stands here at which it was last written what the cluster has reached; when the cluster is lost, it
+	// is written at once.
 	//
 	// +optional
 	LastSeen *metav1.Time `json:"lastSeen,omitempty"`

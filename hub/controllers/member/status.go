@@ -20,7 +20,7 @@ import (
 const ConditionIdentityConflict = "IdentityConflict"
 
 const (
-	// seenStep is how often LastSeen is written while a member is connected.
+	// seenStep is how often what a connected member has reached is written, if it is something else than before.
 	seenStep = time.Minute
 	// conflictLife is how long after the last try a conflict is shown.
 	conflictLife = 5 * time.Minute
@@ -61,8 +61,11 @@ func describe(object *v1alpha1.MemberCluster, l live, now time.Time) (status v1a
 	return status, next
 }
 
-// seen brings LastSeen and what is written along with it up to date, if it is time, and returns when it will be again.
+// seen brings LastSeen and what is written along with it up to date, if it is time, and returns when it will be again. That a
+// connected member is still there is no reason to write: the condition says so.
 func seen(status *v1alpha1.MemberClusterStatus, l live, now time.Time) time.Duration {
+	epoch, version := int64(min(l.progress.Epoch, math.MaxInt64)), int64(min(l.progress.Version, math.MaxInt64))
+	exports := int32(min(l.progress.Exports, math.MaxInt32))
 	at := now
 	if !l.linked {
 		if l.lost.IsZero() {
@@ -74,12 +77,14 @@ func seen(status *v1alpha1.MemberClusterStatus, l live, now time.Time) time.Dura
 		if age := now.Sub(last.Time); age >= 0 && age < seenStep {
 			return seenStep - age
 		}
+		if before := *status; before.Epoch == epoch && before.SnapshotVersion == version && before.Exports == exports {
+			return seenStep
+		}
 	}
 	stamp := metav1.NewTime(at.Truncate(time.Second)) // the API keeps no fractions
 	if status.LastSeen == nil || !status.LastSeen.Equal(&stamp) {
 		status.LastSeen = &stamp
-		status.Epoch, status.SnapshotVersion = int64(min(l.progress.Epoch, math.MaxInt64)), int64(min(l.progress.Version, math.MaxInt64))
-		status.Exports = int32(min(l.progress.Exports, math.MaxInt32))
+		status.Epoch, status.SnapshotVersion, status.Exports = epoch, version, exports
 	}
 	if !l.linked {
 		return 0
