@@ -237,8 +237,7 @@ func newGateway(t *testing.T) *gateway {
 	g.address = startEnvoy(t, w, startRealEDS(t, w, assignments), port, out)
 	for name := range apps {
 		waitFor(t, "the endpoints of "+name, func() bool {
-			code, _ := g.get(t, "", "/api/"+name+"/x") // a server of gRPC refuses it, which is an answer, too
-			return code != http.StatusServiceUnavailable
+			return g.answers(t, "/api/"+name+"/x")
 		})
 	}
 	g.calls.Store(0)
@@ -298,6 +297,23 @@ func (g *gateway) web(w http.ResponseWriter, r *http.Request) {
 }
 
 // get returns the answer to a GET of a host, by default the gateway's address.
+// answers reports whether somebody behind the gateway answers; a server of gRPC refuses the request, which is an answer, too.
+// There may be none at all yet: while nobody listens on a port of 127.0.0.1, who dials it may even meet himself.
+func (g *gateway) answers(t *testing.T, path string) bool {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+g.address+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode != http.StatusServiceUnavailable
+}
+
 func (g *gateway) get(t *testing.T, host, path string) (int, string) {
 	t.Helper()
 	resp := g.do(t, http.MethodGet, host, path)

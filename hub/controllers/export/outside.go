@@ -81,20 +81,7 @@ func joinedTailnet(gateways []v1alpha1.TailscaleGateway, ref string) (v1alpha1.T
 	return v1alpha1.TailnetConfig{}, false
 }
 
+// endpointProtocol is what is spoken at an endpoint; HTTP where it does not say.
 func endpointProtocol(p v1alpha1.EndpointProtocol) federation.AppProtocol {
-	switch p {
-	case v1alpha1.EndpointHTTPS:
-		return federation.AppHTTPS
-	case v1alpha1.EndpointGRPC:
-		return federation.AppH2C
-	case v1alpha1.EndpointGRPCS:
-		return federation.AppGRPCS
-	case v1alpha1.EndpointTLS:
-		return federation.AppTLS
-	case v1alpha1.EndpointTCP:
-		return federation.AppTCP
-	case v1alpha1.EndpointUDP:
-		return federation.AppUnknown
-	}
-	return federation.AppHTTP
+	return federation.ParseAppProtocol(string(cmp.Or(p, v1alpha1.EndpointHTTP)))
 }

@@ -1,6 +1,7 @@
 package tailscaleendpoints
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -102,22 +103,9 @@ func splitTarget(text string) (host string, port uint16, err error) {
 	return host, uint16(n), nil
 }
 
+// appProtocol is what is spoken at an endpoint; HTTP where it does not say.
 func appProtocol(p v1alpha1.EndpointProtocol) federation.AppProtocol {
-	switch p {
-	case v1alpha1.EndpointHTTPS:
-		return federation.AppHTTPS
-	case v1alpha1.EndpointGRPC:
-		return federation.AppH2C
-	case v1alpha1.EndpointGRPCS:
-		return federation.AppGRPCS
-	case v1alpha1.EndpointTLS:
-		return federation.AppTLS
-	case v1alpha1.EndpointTCP:
-		return federation.AppTCP
-	case v1alpha1.EndpointUDP:
-		return federation.AppUnknown
-	}
-	return federation.AppHTTP
+	return federation.ParseAppProtocol(string(cmp.Or(p, v1alpha1.EndpointHTTP)))
 }
 
 // planCheck returns how the endpoint is checked: by connecting where it does not say, not at all where it says so.

@@ -18,3 +18,6 @@ func Judge(t *v1alpha1.TailscaleGateway, now spoke.Status, f Facts) v1alpha1.Tai
 	next, _ := judge(t, refusal{}, facts{Status: now, extensionPort: f.ExtensionPort, pods: f.Sets != nil, sets: f.Sets})
 	return next
 }
+
+// Convert returns what the TailscaleGateway says of the Gateway.
+var Convert = convert
