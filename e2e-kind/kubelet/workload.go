@@ -51,6 +51,7 @@ func (w *Workload) Run(ctx context.Context) error {
 		return fmt.Errorf("workload %s: make client: %w", w.Name, err)
 	}
 	var written []endpoint
+	var said string
 	tick := time.NewTicker(probeInterval)
 	defer tick.Stop()
 	for {
@@ -60,9 +61,12 @@ func (w *Workload) Run(ctx context.Context) error {
 		}
 		if written == nil || !slices.Equal(now, written) {
 			if err := w.write(ctx, client, now); err != nil {
-				w.Log.Warn("workload is not in order, trying again", "workload", w.Name, "error", err)
+				if err.Error() != said {
+					w.Log.Warn("workload is not in order, trying again", "workload", w.Name, "error", err)
+				}
+				said = err.Error()
 			} else {
-				written = now
+				written, said = now, ""
 				w.Log.Info("workload readiness", "workload", w.Name, "ready", countReady(now), "of", len(now))
 			}
 		}

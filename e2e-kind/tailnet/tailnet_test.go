@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { os.Exit(netns.RunTests(m)) }
 
 // patience bounds every wait. It is for a loaded machine: what waits ends as
 // soon as it can.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // start runs a tailnet for the test. Nodes started after it are closed before
 // it ends.

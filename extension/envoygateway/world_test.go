@@ -39,7 +39,7 @@ import (
 )
 
 const (
-	patience   = 60 * time.Second
+	patience   = 2 * time.Minute
 	hooksPort  = 18100
 	xdsAddress = "127.0.0.1:18000"
 	namespace  = kubelet.DefaultNamespace

@@ -117,7 +117,7 @@ func (r *rig) want(t *testing.T, told string) {
 			if got == told {
 				return
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatalf("the hub was not told %q", told)
 		}
 	}

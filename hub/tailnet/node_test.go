@@ -18,7 +18,7 @@ import (
 )
 
 // patience bounds the wait for a node. It is for a loaded machine.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 func tryJoin(t *testing.T, tn *fake.Tailnet, dir, key, hostname string) (*tailnet.Node, error) {
 	t.Helper()

@@ -16,7 +16,7 @@ import (
 	"github.com/tailgate-project/tailgate/spoke/children"
 )
 
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // reportEnv names the file to which a test binary that was started as a proxy writes how it was started.
 const reportEnv = "CHILDREN_TEST_REPORT"

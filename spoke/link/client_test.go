@@ -25,7 +25,7 @@ import (
 	"github.com/tailgate-project/tailgate/spoke/link"
 )
 
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // fakeHub is a hub that does what the test says.
 type fakeHub struct {

@@ -26,7 +26,7 @@ import (
 )
 
 // patience bounds every wait for what comes at once on a machine that has nothing else to do.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // loopback dials for real, and knows one name.
 func loopback(ctx context.Context, r probe.Remote) (net.Conn, error) {

@@ -18,18 +18,14 @@ import (
 	"github.com/tailgate-project/tailgate/spoke/probe"
 )
 
-const (
-	// attemptTimeout is the time for one attempt to reach a VIP. A SYN into a host that just died is repeated by the
-	// stack after a second at the earliest; a new attempt goes where the VIP has moved to.
-	attemptTimeout = 500 * time.Millisecond
-	// dialTimeout is the time for all attempts.
-	dialTimeout = 2 * time.Second
-)
+// attemptTimeout is the time for one attempt to reach a VIP. A SYN into a host that just died is repeated by the stack
+// after a second at the earliest; a new attempt goes where the VIP has moved to.
+const attemptTimeout = 500 * time.Millisecond
 
-// dialVIP connects to a VIP, or to another endpoint in the tailnet, and keeps trying for dialTimeout, so that a VIP that
+// dialVIP connects to a VIP, or to another endpoint in the tailnet, and keeps trying for the time that is given for it, so that a VIP that
 // moves is reached at its new host. A refusal is an answer, and the end; so is a name that nobody has.
 func (n *node) dialVIP(ctx context.Context, remote probe.Remote) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, n.dialTimeout)
 	defer cancel()
 	for turn := 0; ; turn++ {
 		changed := n.netmap.changes()

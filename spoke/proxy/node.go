@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -34,6 +35,8 @@ type node struct {
 	// id is the node's stable id.
 	id           string
 	addr4, addr6 netip.Addr
+	// dialTimeout is the time for all attempts to reach a VIP.
+	dialTimeout time.Duration
 }
 
 // join brings the node up and prepares its network stack.
@@ -56,7 +59,7 @@ func join(ctx context.Context, o Options) (*node, error) {
 		AdvertiseTags: o.Tags,
 		Logf:          debugf,
 		UserLogf:      debugf,
-	}}
+	}, dialTimeout: o.DialTimeout}
 	if err := n.up(ctx, o.Role); err != nil {
 		return nil, errors.Join(fmt.Errorf("join the tailnet of %s as %s: %w", controlName(o.ControlURL), o.Hostname, err), n.close())
 	}

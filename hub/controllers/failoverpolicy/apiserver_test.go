@@ -32,7 +32,7 @@ import (
 const (
 	crd      = "../../../deploy/crds/gateway.tailscale.com_failoverpolicies.yaml"
 	dataGlob = "../../../api/v1alpha1/testdata/failoverpolicy/good*.yaml"
-	patience = 30 * time.Second
+	patience = 2 * time.Minute
 )
 
 func TestMain(m *testing.M) {

@@ -375,7 +375,7 @@ func (f *fixture) accept(t *testing.T, name string, accepted bool) {
 // await waits until the object of that name is as wanted.
 func (f *fixture) await(t *testing.T, name string, want func(*v1alpha1.MemberCluster) bool) *v1alpha1.MemberCluster {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	w, err := f.admin.Watch(ctx, &v1alpha1.MemberClusterList{}, client.MatchingFields{"metadata.name": name})
 	if err != nil {
@@ -433,7 +433,7 @@ func (r *recorder) has(what string) bool {
 // await waits until something was told, and forgets it.
 func (r *recorder) await(t *testing.T, what string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for !r.has(what) {
 		select {

@@ -30,8 +30,6 @@ import (
 const Finalizer = "gateway.tailscale.com/vips"
 
 const (
-	// lookInterval is how often a Secret is read that cannot be watched, and a tailnet that is to be left.
-	lookInterval = 30 * time.Second
 	// checkInterval is the time between two reads by which credentials that work are tried; each scope has its turn.
 	checkInterval = 100 * time.Second
 	// firstRetry and lastRetry bound the time after which credentials that do not work are tried again.
@@ -121,8 +119,8 @@ func (t *Tailnets) untilNext(e entry) time.Duration {
 	if e.api != nil {
 		wait = max(e.trial.retry.Sub(t.Now()), time.Millisecond)
 	}
-	if e.secret.Name != "" && !t.secrets.isWatched(e.secret) && (wait == 0 || wait > lookInterval) {
-		wait = lookInterval
+	if e.secret.Name != "" && !t.secrets.isWatched(e.secret) && (wait == 0 || wait > t.LookInterval) {
+		wait = t.LookInterval
 	}
 	return wait
 }
@@ -261,7 +259,7 @@ func (t *Tailnets) leave(ctx context.Context, object *v1alpha1.TailscaleTailnet,
 	if err := t.report(ctx, object, status); err != nil {
 		return again(err)
 	}
-	return ctrl.Result{RequeueAfter: lookInterval}, nil
+	return ctrl.Result{RequeueAfter: t.LookInterval}, nil
 }
 
 // errNoCredentials reports that a tailnet cannot be asked any more.

@@ -51,6 +51,8 @@ type Options struct {
 	// Federation is the id that the VIPs of this federation carry. By default it is the uid of the namespace
 	// kube-system of the hub's cluster; a federation that is to survive the loss of that cluster needs one of its own.
 	Federation string
+	// LookInterval is how often a Secret is read that cannot be watched, and a tailnet that is to be left; 30 s by default.
+	LookInterval time.Duration
 	// Now is the clock, time.Now by default.
 	Now func() time.Time
 	// Transport is for tests of the admin API.
@@ -115,6 +117,9 @@ func New(o Options) *Tailnets {
 	}
 	if o.ServiceAccount == "" {
 		o.ServiceAccount = DefaultServiceAccount
+	}
+	if o.LookInterval == 0 {
+		o.LookInterval = 30 * time.Second
 	}
 	if o.Now == nil {
 		o.Now = time.Now

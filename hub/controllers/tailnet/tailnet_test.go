@@ -402,7 +402,7 @@ func (f *fixture) get(t *testing.T, name string) *v1alpha1.TailscaleTailnet {
 
 func (f *fixture) await(t *testing.T, name string, want func(*v1alpha1.TailscaleTailnet) bool) *v1alpha1.TailscaleTailnet {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	w, err := f.admin.Watch(ctx, &v1alpha1.TailscaleTailnetList{}, client.MatchingFields{"metadata.name": name})
 	if err != nil {

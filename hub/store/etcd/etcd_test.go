@@ -26,7 +26,7 @@ func TestConformance(t *testing.T) {
 		return o
 	}
 	openNamed := func(t *testing.T, name string, c storetest.Config) store.Store {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		db, err := etcd.Open(ctx, named(t, name, c))
 		if err != nil {

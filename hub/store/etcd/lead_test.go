@@ -18,7 +18,7 @@ import (
 )
 
 // patience is for how long a test waits for what must happen.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // standby is a hub that waits to lead.
 type standby struct {

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(netns.RunTests(m))
 }
 
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 func TestBadFlagsSayWhatToDo(t *testing.T) {
 	for name, tc := range map[string]struct {

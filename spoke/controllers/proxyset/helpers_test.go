@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	patience  = 60 * time.Second
+	patience  = 2 * time.Minute
 	namespace = "tailgate-system"
 )
 

@@ -34,7 +34,7 @@ import (
 	"github.com/tailgate-project/tailgate/spoke/controllers/serviceexport"
 )
 
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // heard is a spoke that knows what the test says.
 type heard struct {

@@ -35,7 +35,7 @@ import (
 	"github.com/tailgate-project/tailgate/spoke/controllers/vipservice"
 )
 
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // registry is a spoke that knows the VIPs that the test gives it.
 type registry struct {
