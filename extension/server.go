@@ -108,6 +108,12 @@ func (s *Server) SetSnapshot(snap Snapshot) {
 	s.once.Do(func() { close(s.first) })
 }
 
+const (
+	// window is what a client may send before it is heard, buffer what is read and written at once, in bytes.
+	window = 8 << 20
+	buffer = 256 << 10
+)
+
 // Run waits for the first snapshot, opens the port and answers until ctx ends, which is no error. Until then Envoy
 // Gateway finds no server and keeps what it has, which is better than a half answer.
 func (s *Server) Run(ctx context.Context) error {
@@ -117,7 +123,9 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	}
 	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(s.opts.TLS)), grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage),
-		grpc.StatsHandler(sizes{s}), grpc.ForceServerCodecV2(codec.New()))
+		grpc.StatsHandler(sizes{s}), grpc.ForceServerCodecV2(codec.New()),
+		// A translation is one message of some megabytes: its sender is not to wait for leave to send on.
+		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window), grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer))
 	pb.RegisterEnvoyGatewayExtensionServer(g, s)
 	s.setServing(true)
 	defer s.setServing(false)
@@ -140,8 +148,8 @@ func serve(ctx context.Context, g *grpc.Server, o Options, what string) error {
 }
 
 // PostTranslateModify puts our routes and clusters into a gateway's resources.
-func (s *Server) PostTranslateModify(_ context.Context, r *pb.PostTranslateModifyRequest) (*pb.PostTranslateModifyResponse, error) {
-	in := translate.Resources{Clusters: r.GetClusters(), Routes: r.GetRoutes(), Listeners: r.GetListeners()}
+func (s *Server) PostTranslateModify(ctx context.Context, r *pb.PostTranslateModifyRequest) (*pb.PostTranslateModifyResponse, error) {
+	in := translate.Resources{Clusters: r.GetClusters(), Routes: r.GetRoutes(), Listeners: r.GetListeners(), Bytes: requestSize(ctx)}
 	policies, notes := readPolicies(r.GetPostTranslateContext().GetExtensionResources())
 	out := in
 	err := s.attempt(func(snap Snapshot) func() {

@@ -2,15 +2,14 @@ package envoygateway_test
 
 import (
 	"fmt"
-	"net/url"
-	"regexp"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tailgate-project/tailgate/e2e-kind/standin/router"
 	"github.com/tailgate-project/tailgate/extension"
 	"github.com/tailgate-project/tailgate/federation"
 )
@@ -92,8 +91,7 @@ func (e *envoy) check(what, config string, leads []lead) {
 	})
 }
 
-// goes returns the cluster that Envoy sends a GET to: that of the first route that matches, in the virtual host that has the
-// closest domain.
+// goes returns the cluster that Envoy sends a GET to, or the status that it answers with by itself.
 func (e *envoy) goes(config string, l lead) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -102,64 +100,25 @@ func (e *envoy) goes(config string, l lead) string {
 
 // goesLocked is goes. It needs mu.
 func (e *envoy) goesLocked(config string, l lead) string {
-	u, err := url.Parse("http://" + l.request)
+	routes, err := router.Compile(e.routes[config])
 	if err != nil {
 		return err.Error()
 	}
-	var host *routev3.VirtualHost
-	length := -1
-	for _, vh := range e.routes[config].GetVirtualHosts() {
-		for _, d := range vh.GetDomains() {
-			rest, wild := strings.CutPrefix(d, "*")
-			if n := len(d); (d == u.Host || wild && strings.HasSuffix(u.Host, rest)) && n > length {
-				host, length = vh, n
-			}
-		}
+	req, err := http.NewRequest(http.MethodGet, "http://"+l.request, nil)
+	if err != nil {
+		return err.Error()
 	}
-	headers := map[string]string{":method": "GET"}
 	if k, v, ok := strings.Cut(l.header, ": "); ok {
-		headers[k] = v
+		req.Header.Set(k, v)
 	}
-	for _, r := range host.GetRoutes() {
-		if matches(r.GetMatch(), u.Path, headers) {
-			if d := r.GetDirectResponse(); d != nil {
-				return fmt.Sprintf("answers %d", d.GetStatus())
-			}
-			return r.GetRoute().GetCluster()
-		}
-	}
-	return "no route"
-}
-
-func matches(m *routev3.RouteMatch, path string, headers map[string]string) bool {
-	switch p := m.GetPathSpecifier().(type) {
-	case *routev3.RouteMatch_Path:
-		if path != p.Path {
-			return false
-		}
-	case *routev3.RouteMatch_Prefix:
-		if !strings.HasPrefix(path, p.Prefix) {
-			return false
-		}
-	case *routev3.RouteMatch_PathSeparatedPrefix:
-		if path != p.PathSeparatedPrefix && !strings.HasPrefix(path, p.PathSeparatedPrefix+"/") {
-			return false
-		}
-	case *routev3.RouteMatch_SafeRegex:
-		if !regexp.MustCompile("^(?:" + p.SafeRegex.GetRegex() + ")$").MatchString(path) {
-			return false
-		}
+	switch c := routes.Route(req); {
+	case c == nil:
+		return "no route"
+	case c.Route.Direct != nil:
+		return fmt.Sprintf("answers %d", c.Route.Direct.Status)
 	default:
-		return false
+		return c.Cluster
 	}
-	return !slices.ContainsFunc(m.GetHeaders(), func(h *routev3.HeaderMatcher) bool {
-		got, there := headers[h.GetName()]
-		s := h.GetStringMatch()
-		if regex := s.GetSafeRegex(); regex != nil {
-			return !there || !regexp.MustCompile("^(?:"+regex.GetRegex()+")$").MatchString(got)
-		}
-		return !there || got != s.GetExact()
-	})
 }
 
 const (

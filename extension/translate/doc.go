@@ -23,6 +23,18 @@
 //	/cross-cluster/echo-c1/special          that; ours gets the rest of /cross-cluster/echo-c1
 //	/cross-cluster or /                     what no route of ours matches
 //
+// # Shared routes
+//
+// Envoy tries the routes of a virtual host one after the other, and Envoy Gateway checks, hashes and sends each of them in
+// each virtual host. So the paths of all services with the same first segment and as many segments share their routes: an
+// expression lets their names through, and a matcher, which stands once in the route configuration (Envoy's
+// envoy.router.cluster_specifier_plugin.matcher), leads each path to its cluster. It makes no difference to a request.
+// Paths have routes of their own where a route of the user's reaches among them, because it has to have its place between
+// them, and where a template has the service in the first segment.
+//
+// The expressions grow with the number of services. Envoy Gateway sets re2.max_program_size.error_level so that Envoy takes
+// them; an EnvoyProxy whose bootstrap sets less than 50,000 may make Envoy refuse the routes.
+//
 // # Time limits and retries
 //
 // No route of ours has a limit for a whole request, which would cut long downloads, server-sent events, WebSockets and

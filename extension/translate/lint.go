@@ -1,11 +1,13 @@
 package translate
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	specifierv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/router/cluster_specifiers/matcher/v3"
 )
 
 // lint drops what Envoy or Envoy Gateway would refuse, of ours only, because either would refuse everything else with
@@ -37,6 +39,12 @@ func lint(r *Resources, touched []*routev3.RouteConfiguration) []Note {
 	regexes := map[string]error{}
 	for _, rc := range touched {
 		domains := map[string]bool{}
+		specifiers := map[string]bool{}
+		rc.ClusterSpecifierPlugins = slices.DeleteFunc(rc.ClusterSpecifierPlugins, func(p *routev3.ClusterSpecifierPlugin) bool {
+			name := p.GetExtension().GetName()
+			specifiers[name] = !ours(name) || !drop(name, lintSpecifier(p))
+			return !specifiers[name]
+		})
 		rc.VirtualHosts = slices.DeleteFunc(rc.VirtualHosts, func(vh *routev3.VirtualHost) bool {
 			vh.Routes = slices.DeleteFunc(vh.Routes, func(route *routev3.Route) bool {
 				if !ours(route.GetName()) {
@@ -44,7 +52,7 @@ func lint(r *Resources, touched []*routev3.RouteConfiguration) []Note {
 				}
 				err, ok := verdicts[route]
 				if !ok {
-					err = lintRoute(route, known, regexes)
+					err = lintRoute(route, known, specifiers, regexes)
 					verdicts[route] = err
 				}
 				return drop(route.GetName(), err)
@@ -74,7 +82,15 @@ func lintHost(vh *routev3.VirtualHost, domains map[string]bool) error {
 	return nil
 }
 
-func lintRoute(r *routev3.Route, clusters map[string]bool, regexes map[string]error) error {
+func lintSpecifier(p *routev3.ClusterSpecifierPlugin) error {
+	var m specifierv3.MatcherClusterSpecifier
+	if err := p.GetExtension().GetTypedConfig().UnmarshalTo(&m); err != nil {
+		return err
+	}
+	return errors.Join(p.ValidateAll(), m.ValidateAll())
+}
+
+func lintRoute(r *routev3.Route, clusters, specifiers map[string]bool, regexes map[string]error) error {
 	if err := r.ValidateAll(); err != nil {
 		return err
 	}
@@ -89,6 +105,12 @@ func lintRoute(r *routev3.Route, clusters map[string]bool, regexes map[string]er
 	}
 	if err := compiles(a.GetRegexRewrite().GetPattern().GetRegex(), regexes); err != nil {
 		return err
+	}
+	if s := a.GetClusterSpecifierPlugin(); s != "" {
+		if !specifiers[s] {
+			return fmt.Errorf("cluster specifier %s does not exist", s)
+		}
+		return nil
 	}
 	if !clusters[a.GetCluster()] {
 		return fmt.Errorf("cluster %s does not exist", a.GetCluster())

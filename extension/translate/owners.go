@@ -90,7 +90,7 @@ const anyHost = "*"
 // virtual host what its Gateway wants, and in those of our own what all want.
 func inject(rc *routev3.RouteConfiguration, all plan, each map[gatewayName]plan, t thrift) (*routev3.RouteConfiguration, []Note) {
 	rc = copyOf(rc)
-	built := build(all)
+	c := newComposer()
 	unplaced := maps.Clone(all.hosts)
 	taken := false
 	var notes []Note
@@ -116,16 +116,17 @@ func inject(rc *routev3.RouteConfiguration, all plan, each map[gatewayName]plan,
 				notes = append(notes, Note{host, "is the host of an HTTPRoute of another Gateway at the same port; it keeps it"})
 			}
 		}
-		notes = append(notes, fill(vh, wishes, built, rc.GetName())...)
+		notes = append(notes, fill(vh, wishes, c, rc.GetName())...)
 	}
 	for _, domain := range slices.Sorted(maps.Keys(unplaced)) {
-		routes, _ := place(nil, unplaced[domain], built)
+		routes, _ := place(nil, unplaced[domain], c)
 		rc.VirtualHosts = append(rc.VirtualHosts, &routev3.VirtualHost{Name: Prefix + "host/" + domain, Domains: []string{domain}, Routes: routes})
 	}
 	if !taken && len(all.paths) > 0 {
-		routes, _ := place(nil, all.paths, built)
+		routes, _ := place(nil, all.paths, c)
 		rc.VirtualHosts = append(rc.VirtualHosts, &routev3.VirtualHost{Name: Prefix + "any-host", Domains: []string{anyHost}, Routes: routes})
 	}
+	rc.ClusterSpecifierPlugins = append(rc.ClusterSpecifierPlugins, c.specifiers()...)
 	return rc, notes
 }
 
@@ -134,6 +135,9 @@ func inject(rc *routev3.RouteConfiguration, all plan, each map[gatewayName]plan,
 func copyOf(rc *routev3.RouteConfiguration) *routev3.RouteConfiguration {
 	hosts := rc.GetVirtualHosts()
 	rc = shallow(rc)
+	rc.ClusterSpecifierPlugins = slices.DeleteFunc(slices.Clone(rc.ClusterSpecifierPlugins), func(p *routev3.ClusterSpecifierPlugin) bool {
+		return ours(p.GetExtension().GetName())
+	})
 	rc.VirtualHosts = make([]*routev3.VirtualHost, 0, len(hosts))
 	for _, vh := range hosts {
 		if ours(vh.GetName()) {
@@ -165,16 +169,10 @@ func shallow[M proto.Message](m M) M {
 }
 
 // fill puts the wishes into a virtual host of the user's.
-func fill(vh *routev3.VirtualHost, wishes []wish, built map[string][]*routev3.Route, config string) []Note {
-	user := vh.Routes
-	if !near(user, wishes) {
-		vh.Routes, _ = place(nil, wishes, built)
-		vh.Routes = append(vh.Routes, user...)
-		return nil
-	}
+func fill(vh *routev3.VirtualHost, wishes []wish, c *composer, config string) []Note {
 	var notes []Note
 	var taken []string
-	vh.Routes, taken = place(user, wishes, built)
+	vh.Routes, taken = place(vh.Routes, wishes, c)
 	for _, path := range taken {
 		notes = append(notes, Note{config + " " + vh.GetName() + " " + path + "/", "an HTTPRoute has this path; it keeps it"})
 	}

@@ -2,7 +2,6 @@ package translate
 
 import (
 	"regexp"
-	"slices"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -22,37 +21,35 @@ const (
 
 // place puts our routes into the user's without moving any of theirs: in front, but behind each route that matches
 // the same path or one below it. It returns the paths that the user has taken.
-func place(user []*routev3.Route, wishes []wish, built map[string][]*routev3.Route) (out []*routev3.Route, taken []string) {
-	at := make([][]wish, len(user)+1)
-	for _, w := range wishes {
+func place(user []*routev3.Route, wishes []wish, c *composer) (out []*routev3.Route, taken []string) {
+	reach := reach(user)
+	at := make([][]entry, len(user)+1)
+	for _, e := range gather(wishes, reach) {
 		pos, lost := 0, false
-		for i, r := range user {
-			switch rel := relate(r.GetMatch(), w.path); {
-			case rel == same && unconditional(r.GetMatch()):
-				lost = true
-			case rel != broader:
-				pos = i + 1
+		if path := e[0].path; path == "" || reach[root(path)] >= depth(path) { // else it stands in nobody's way, alone or not
+			for i, r := range user {
+				switch rel := relate(r.GetMatch(), path); {
+				case rel == same && unconditional(r.GetMatch()):
+					lost = true
+				case rel != broader:
+					pos = i + 1
+				}
 			}
 		}
 		if lost {
-			taken = append(taken, w.path)
+			taken = append(taken, e[0].path)
 			continue
 		}
-		at[pos] = append(at[pos], w)
+		at[pos] = append(at[pos], e)
 	}
 	guarded := map[string]bool{}
-	for i, ws := range at {
-		for _, w := range ws {
-			root := w.path
-			if w.family != "" {
-				root = w.family
-			}
-			key := root + " " + w.hop
-			if !guarded[key] {
+	for i, entries := range at {
+		for _, e := range entries {
+			if g, key := c.guardOf(e); !guarded[key] {
 				guarded[key] = true
-				out = append(out, guard(root, w.hop))
+				out = append(out, g)
 			}
-			out = append(out, built[w.path+" "+w.target]...)
+			out = append(out, c.routesOf(e)...)
 		}
 		if i < len(user) {
 			out = append(out, user[i])
@@ -115,28 +112,18 @@ func unconditional(m *routev3.RouteMatch) bool {
 // ours reports whether a resource's name is of our making.
 func ours(name string) bool { return strings.HasPrefix(name, Prefix) }
 
-// near returns the user's routes that can stand in the way of our paths: those whose path starts as one of ours does.
-// Most virtual hosts have none, and placing a thousand routes costs nothing then.
-func near(user []*routev3.Route, wishes []wish) bool {
-	roots := map[string]bool{}
-	for _, w := range wishes {
-		if w.path == "" {
-			return true
-		}
-		roots[firstSegment(w.path)] = true
-	}
-	return slices.ContainsFunc(user, func(r *routev3.Route) bool {
+// reach returns how many segments the user's routes go down, by their first one. A route of theirs can only be at or below
+// a path of ours if it reaches as deep, and most virtual hosts have none that does: placing ours among a thousand costs
+// nothing then.
+func reach(user []*routev3.Route) map[string]int {
+	out := map[string]int{}
+	for _, r := range user {
 		m := r.GetMatch()
 		for _, text := range []string{m.GetPath(), m.GetPathSeparatedPrefix(), m.GetPrefix(), literal(m.GetSafeRegex().GetRegex())} {
-			if text != "" && roots[firstSegment(text)] {
-				return true
+			if text != "" {
+				out[root(text)] = max(out[root(text)], depth(text))
 			}
 		}
-		return false
-	})
-}
-
-func firstSegment(path string) string {
-	segment, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	return segment
+	}
+	return out
 }

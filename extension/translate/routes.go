@@ -36,29 +36,31 @@ const (
 	idleTimeout = time.Hour
 )
 
-// routesOf returns the routes of a wish: one for idempotent methods and one for the rest, or one for both where the
-// wish leads to the gateway's own listener.
-func routesOf(w wish) []*routev3.Route {
-	name := Prefix + "route" + w.path + "/"
-	if w.local {
+// routesOf returns the routes of an entry: one for idempotent methods and one for the rest, or one for both where it leads
+// to the gateway's own listener.
+func routesOf(e entry) []*routev3.Route {
+	if e[0].local {
 		// The routes behind the listener have retries and shorter time limits of their own.
-		return []*routev3.Route{route(name+"own", w, matchPath(w.path), action(w, nil))}
+		return []*routev3.Route{route("own", e, e.match(), action(e, nil))}
 	}
-	first := matchPath(w.path)
-	first.Headers = []*routev3.HeaderMatcher{headerMatch(":method", idempotent)}
+	first := e.match()
+	first.Headers = append(first.Headers, headerMatch(":method", idempotent))
 	again := retryPolicy(retryOnIdempotent)
 	again.PerTryTimeout = durationpb.New(firstByteTimeout)
 	return []*routev3.Route{
-		route(name+"idempotent", w, first, action(w, again)),
-		route(name+"once", w, matchPath(w.path), action(w, retryPolicy(retryOnOther))),
+		route("idempotent", e, first, action(e, again)),
+		route("once", e, e.match(), action(e, retryPolicy(retryOnOther))),
 	}
 }
 
-// action returns what all routes of a wish do. Without a time limit of its own, a route has Envoy's of 15 seconds.
-func action(w wish, retry *routev3.RetryPolicy) *routev3.RouteAction {
+// http2 reports whether the target speaks nothing else.
+func (w wish) http2() bool { return w.app == federation.AppH2C || w.app == federation.AppGRPCS }
+
+// action returns what all routes of an entry do. Without a time limit of its own, a route has Envoy's of 15 seconds.
+func action(e entry, retry *routev3.RetryPolicy) *routev3.RouteAction {
 	a := &routev3.RouteAction{Timeout: durationpb.New(0), IdleTimeout: durationpb.New(idleTimeout), RetryPolicy: retry}
-	http2Only := w.app == federation.AppH2C || w.app == federation.AppGRPCS
-	if http2Only || w.local {
+	http2Only := e[0].http2()
+	if http2Only || e[0].local {
 		// No limit, but the one that the client gives in grpc-timeout.
 		a.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{
 			MaxStreamDuration: durationpb.New(0), GrpcTimeoutHeaderMax: durationpb.New(0),
@@ -70,28 +72,28 @@ func action(w wish, retry *routev3.RetryPolicy) *routev3.RouteAction {
 	return a
 }
 
-func route(name string, w wish, match *routev3.RouteMatch, a *routev3.RouteAction) *routev3.Route {
-	a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: w.target}
-	if w.path != "" {
+func route(name string, e entry, match *routev3.RouteMatch, a *routev3.RouteAction) *routev3.Route {
+	a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: e[0].target}
+	if e.shared() {
+		a.ClusterSpecifier = &routev3.RouteAction_ClusterSpecifierPlugin{ClusterSpecifierPlugin: table}
+	}
+	if e[0].path != "" {
 		// prefix_rewrite would leave "//"; the slashes go with the prefix and one comes back.
-		a.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{
-			Pattern: &matcherv3.RegexMatcher{Regex: "^" + regexp.QuoteMeta(w.path) + "/*"}, Substitution: "/",
-		}
+		a.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{Pattern: &matcherv3.RegexMatcher{Regex: e.prefix()}, Substitution: "/"}
 	}
 	return &routev3.Route{
-		Name: name, Match: match, Action: &routev3.Route_Route{Route: a},
+		Name: Prefix + "route" + e.path() + "/" + name, Match: match, Action: &routev3.Route_Route{Route: a},
 		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
-			Header:       &corev3.HeaderValue{Key: HopHeader, Value: w.hop},
+			Header:       &corev3.HeaderValue{Key: HopHeader, Value: e[0].hop},
 			AppendAction: corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
 		}},
 	}
 }
 
-// guard returns the route that ends a loop at the path: the hop header has the value already.
-func guard(path, hop string) *routev3.Route {
-	match := matchPath(path)
+// guard returns the route that ends a loop at what matches: the hop header has the value already.
+func guard(path string, match *routev3.RouteMatch, hop string) *routev3.Route {
 	// Envoy joins the values of a repeated header with commas and wants the expression to match the whole of it.
-	match.Headers = []*routev3.HeaderMatcher{headerMatch(HopHeader, `(.*,)?\s*`+regexp.QuoteMeta(hop)+`\s*(,.*)?`)}
+	match.Headers = append(match.Headers, headerMatch(HopHeader, `(.*,)?\s*`+regexp.QuoteMeta(hop)+`\s*(,.*)?`))
 	return &routev3.Route{
 		Name: Prefix + "guard" + path, Match: match,
 		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{

@@ -19,6 +19,8 @@ type Resources struct {
 	// Listeners are changed only where they carry connections or datagrams to TailscaleEndpoints. Without them that is not
 	// possible, and the addresses that Envoy binds are worked out from the Gateway's ports.
 	Listeners []*listenerv3.Listener
+	// Bytes is the encoded size of all that, where somebody knows it; 0 has it measured.
+	Bytes int
 }
 
 // Translate returns the resources with our routes and clusters in them, and what could not be done. The input is
@@ -61,6 +63,7 @@ const (
 
 // within translates in the least lean way that fits.
 func within(limit int, in Resources, policies []Policy, s Snapshot) (Resources, []Note) {
+	bytes := in.Bytes
 	in, backends, sent := send(in, s)
 	in, more, carried := carry(in, s)
 	backends, sent = union(backends, more), append(sent, carried...)
@@ -71,7 +74,7 @@ func within(limit int, in Resources, policies []Policy, s Snapshot) (Resources, 
 	var lost []Note
 	for _, t := range []thrift{whole, plainOnly, anyHostOnly} {
 		out, notes := translate(in, gateways, backends, s, t)
-		size := out.size()
+		size := out.size(bytes)
 		if size <= limit {
 			return out, sortNotes(slices.Concat(notes, lost, sent))
 		}
@@ -105,23 +108,32 @@ func with(in Resources, clusters map[string]*clusterv3.Cluster) Resources {
 	return in
 }
 
-// size estimates the encoded size. A route is measured once however many virtual hosts share it, which is what makes
-// this cheap beside encoding the resources.
-func (r Resources) size() int {
+// size estimates the encoded size, given that of what is the user's, if it is known. A route is measured once however many
+// virtual hosts share it, which is what makes this cheap beside encoding the resources.
+func (r Resources) size(users int) int {
 	const frame = 8 // key and length around a message or string
-	n := 0
+	n := users
+	counts := func(name string) bool { return users == 0 || ours(name) }
 	for _, c := range r.Clusters {
-		n += proto.Size(c) + frame
+		if counts(c.GetName()) {
+			n += proto.Size(c) + frame
+		}
 	}
 	routes := map[*routev3.Route]int{}
 	for _, rc := range r.Routes {
 		n += len(rc.GetName()) + 2*frame
+		for _, p := range rc.GetClusterSpecifierPlugins() {
+			n += proto.Size(p) + frame
+		}
 		for _, vh := range rc.GetVirtualHosts() {
 			n += len(vh.GetName()) + 2*frame
 			for _, d := range vh.GetDomains() {
 				n += len(d) + frame
 			}
 			for _, route := range vh.GetRoutes() {
+				if !counts(route.GetName()) {
+					continue
+				}
 				size, ok := routes[route]
 				if !ok {
 					size = proto.Size(route) + frame
@@ -188,20 +200,5 @@ func merge(all, host []wish) []wish {
 		}
 	}
 	slices.SortFunc(out, compareWishes)
-	return out
-}
-
-// build makes the routes of all wishes once; the virtual hosts share them.
-func build(p plan) map[string][]*routev3.Route {
-	out := map[string][]*routev3.Route{}
-	add := func(ws []wish) {
-		for _, w := range ws {
-			out[w.path+" "+w.target] = routesOf(w)
-		}
-	}
-	add(p.paths)
-	for _, ws := range p.hosts {
-		add(ws)
-	}
 	return out
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	specifierv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/router/cluster_specifiers/matcher/v3"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -316,14 +318,40 @@ func pathTargets(t *testing.T, r translate.Resources) map[string]string {
 	out := map[string]string{}
 	for _, vh := range r.Routes[0].GetVirtualHosts() {
 		for _, route := range vh.GetRoutes() {
-			path, target := route.GetMatch().GetPathSeparatedPrefix(), route.GetRoute().GetCluster()
-			if target == "" {
-				continue
+			for path, target := range leads(t, r.Routes[0], route) {
+				if before, ok := out[path]; ok && before != target {
+					t.Errorf("%s leads to %s and %s", path, before, target)
+				}
+				out[path] = target
 			}
-			if before, ok := out[path]; ok && before != target {
-				t.Errorf("%s leads to %s and %s", path, before, target)
-			}
-			out[path] = target
+		}
+	}
+	return out
+}
+
+// leads returns the paths that a route of ours has, with the clusters that they lead to.
+func leads(t testing.TB, rc *routev3.RouteConfiguration, route *routev3.Route) map[string]string {
+	t.Helper()
+	a := route.GetRoute()
+	if a.GetClusterSpecifierPlugin() == "" {
+		if a.GetCluster() == "" {
+			return nil
+		}
+		return map[string]string{route.GetMatch().GetPathSeparatedPrefix(): a.GetCluster()}
+	}
+	var m specifierv3.MatcherClusterSpecifier
+	if err := rc.GetClusterSpecifierPlugins()[0].GetExtension().GetTypedConfig().UnmarshalTo(&m); err != nil {
+		t.Fatal(err)
+	}
+	paths := regexp.MustCompile("^(?:" + route.GetMatch().GetHeaders()[0].GetStringMatch().GetSafeRegex().GetRegex() + ")$")
+	out := map[string]string{}
+	for path, leaf := range m.GetClusterMatcher().GetMatcherTree().GetPrefixMatchMap().GetMap() {
+		var to specifierv3.ClusterAction
+		if err := leaf.GetAction().GetTypedConfig().UnmarshalTo(&to); err != nil {
+			t.Fatal(err)
+		}
+		if paths.MatchString(path) {
+			out[path] = to.GetCluster()
 		}
 	}
 	return out

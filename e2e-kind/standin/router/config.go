@@ -76,6 +76,7 @@ type Forward struct {
 
 	clusters           []weighted
 	total              uint32
+	specify            specifier // in the place of clusters
 	hostLiteral        string
 	hostHeader         string
 	appendOriginalHost bool
@@ -110,8 +111,12 @@ func Compile(in *routev3.RouteConfiguration) (*Config, error) {
 	if c.mutations, err = compileMutations(in); err != nil {
 		return nil, err
 	}
+	specifiers, err := compileSpecifiers(in)
+	if err != nil {
+		return nil, err
+	}
 	for _, v := range in.GetVirtualHosts() {
-		host, err := compileHost(v)
+		host, err := compileHost(v, specifiers)
 		if err != nil {
 			return nil, fmt.Errorf("virtual host %s: %w", v.GetName(), err)
 		}
@@ -127,7 +132,7 @@ func Compile(in *routev3.RouteConfiguration) (*Config, error) {
 	return c, nil
 }
 
-func compileHost(in *routev3.VirtualHost) (*VirtualHost, error) {
+func compileHost(in *routev3.VirtualHost, specifiers map[string]specifier) (*VirtualHost, error) {
 	h := &VirtualHost{Name: in.GetName(), AttemptCount: in.GetIncludeRequestAttemptCount(), ResponseCount: in.GetIncludeAttemptCountInResponse()}
 	var err error
 	if h.mutations, err = compileMutations(in); err != nil {
@@ -137,7 +142,7 @@ func compileHost(in *routev3.VirtualHost) (*VirtualHost, error) {
 		return nil, err
 	}
 	for i, r := range in.GetRoutes() {
-		route, err := compileRoute(r)
+		route, err := compileRoute(r, specifiers)
 		if err != nil {
 			return nil, fmt.Errorf("route %d %s: %w", i, r.GetName(), err)
 		}
@@ -149,7 +154,7 @@ func compileHost(in *routev3.VirtualHost) (*VirtualHost, error) {
 	return h, nil
 }
 
-func compileRoute(in *routev3.Route) (*Route, error) {
+func compileRoute(in *routev3.Route, specifiers map[string]specifier) (*Route, error) {
 	r := &Route{Name: in.GetName()}
 	var err error
 	if r.match, r.prefix, err = compileMatch(in.GetMatch()); err != nil {
@@ -160,7 +165,7 @@ func compileRoute(in *routev3.Route) (*Route, error) {
 	}
 	switch a := in.GetAction().(type) {
 	case *routev3.Route_Route:
-		r.Forward, err = compileForward(a.Route)
+		r.Forward, err = compileForward(a.Route, specifiers)
 	case *routev3.Route_Redirect:
 		r.Redirect, err = compileRedirect(a.Redirect)
 	case *routev3.Route_DirectResponse:
@@ -171,7 +176,7 @@ func compileRoute(in *routev3.Route) (*Route, error) {
 	return r, err
 }
 
-func compileForward(in *routev3.RouteAction) (*Forward, error) {
+func compileForward(in *routev3.RouteAction, specifiers map[string]specifier) (*Forward, error) {
 	f := &Forward{
 		NotFound: http.StatusServiceUnavailable, Timeout: DefaultTimeout, AutoHost: in.GetAutoHostRewrite().GetValue(),
 		hostLiteral: in.GetHostRewriteLiteral(), hostHeader: in.GetHostRewriteHeader(),
@@ -199,7 +204,7 @@ func compileForward(in *routev3.RouteAction) (*Forward, error) {
 		}
 		f.Upgrades[strings.ToLower(u.GetUpgradeType())] = u.GetEnabled() == nil || u.GetEnabled().GetValue()
 	}
-	if err := f.compileTargets(in); err != nil {
+	if err := f.compileTargets(in, specifiers); err != nil {
 		return nil, err
 	}
 	var err error
@@ -210,7 +215,13 @@ func compileForward(in *routev3.RouteAction) (*Forward, error) {
 	return f, err
 }
 
-func (f *Forward) compileTargets(in *routev3.RouteAction) error {
+func (f *Forward) compileTargets(in *routev3.RouteAction, specifiers map[string]specifier) error {
+	if name := in.GetClusterSpecifierPlugin(); name != "" {
+		if f.specify = specifiers[name]; f.specify == nil {
+			return fmt.Errorf("unknown cluster specifier plugin name: %s", name)
+		}
+		return nil
+	}
 	if name := in.GetCluster(); name != "" {
 		f.clusters, f.total = []weighted{{name: name, weight: 1}}, 1
 		return nil
@@ -243,12 +254,20 @@ func (c *Config) Route(r *http.Request) *Choice {
 		}
 		ch := &Choice{Config: c, VHost: host, Route: route}
 		if route.Forward != nil {
-			ch.target = route.Forward.pick(rand.Uint32N(route.Forward.total))
+			ch.target = route.Forward.target(r)
 			ch.Cluster = ch.target.name
 		}
 		return ch
 	}
 	return nil
+}
+
+// target returns where a request goes.
+func (f *Forward) target(r *http.Request) *weighted {
+	if f.specify != nil {
+		return &weighted{name: f.specify(r)}
+	}
+	return f.pick(rand.Uint32N(f.total))
 }
 
 // pick returns the cluster in whose share of the weights the number n falls.

@@ -242,6 +242,39 @@ func TestWeightsAreRespected(t *testing.T) {
 	}
 }
 
+// specified has a route whose cluster a matcher tells, and one whose cluster it knows by heart.
+const specified = `{name: r, cluster_specifier_plugins: [{extension: {name: by-path, typed_config: {
+  "@type": type.googleapis.com/envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier,
+  cluster_matcher: {matcher_tree: {
+    input: {name: path, typed_config: {"@type": type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput, header_name: ":path"}},
+    KIND: {map: {
+      /a: {action: {name: c, typed_config: {"@type": type.googleapis.com/envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction, cluster: one}}},
+      /ab: {action: {name: c, typed_config: {"@type": type.googleapis.com/envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction, cluster: two}}}}}}OTHERWISE}}}}],
+  virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster_specifier_plugin: NAME}}]}]}`
+
+func TestClusterSpecifier(t *testing.T) {
+	const otherwise = `, on_no_match: {action: {name: c, typed_config: {"@type": type.googleapis.com/envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction, cluster: rest}}}`
+	for _, tt := range []struct{ name, kind, otherwise, target, want string }{
+		{name: "prefix", kind: "prefix_match_map", target: "/a/x?y", want: "one"},
+		{name: "longest-prefix", kind: "prefix_match_map", target: "/abc", want: "two"},
+		{name: "no-prefix", kind: "prefix_match_map", target: "/b"},
+		{name: "no-prefix-but-a-rest", kind: "prefix_match_map", otherwise: otherwise, target: "/b", want: "rest"},
+		{name: "exact", kind: "exact_match_map", target: "/ab", want: "two"},
+		{name: "exact-has-the-query", kind: "exact_match_map", target: "/ab?", want: ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := compile(t, strings.NewReplacer("KIND", tt.kind, "OTHERWISE", tt.otherwise, "NAME", "by-path").Replace(specified))
+			if got := cfg.Route(httptest.NewRequest(http.MethodGet, tt.target, nil)).Cluster; got != tt.want {
+				t.Errorf("cluster %q, want %q", got, tt.want)
+			}
+		})
+	}
+	text := strings.NewReplacer("KIND", "prefix_match_map", "OTHERWISE", "", "NAME", "other").Replace(specified)
+	if _, err := router.Compile(parse(t, text)); err == nil || !strings.Contains(err.Error(), "unknown cluster specifier plugin name: other") {
+		t.Errorf("a route to a specifier that is not there: %v", err)
+	}
+}
+
 func TestRefusedByName(t *testing.T) {
 	route := func(action string) string {
 		return `{name: r, virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /}, ` + action + `}]}]}`

@@ -44,6 +44,9 @@ func init() {
 			rules[protoreflect.FullName("envoy."+name)] = r
 		}
 	}
+	for name, r := range xdsRules {
+		rules[protoreflect.FullName("xds."+name)] = r
+	}
 }
 
 var bootstrapRules = map[string]rule{
@@ -153,7 +156,8 @@ var listenerRules = map[string]rule{
 
 var routeRules = map[string]rule{
 	"config.route.v3.RouteConfiguration": honour(`name virtual_hosts request_headers_to_add request_headers_to_remove
-		response_headers_to_add response_headers_to_remove most_specific_header_mutations_wins ignore_port_in_host_matching`).
+		response_headers_to_add response_headers_to_remove most_specific_header_mutations_wins ignore_port_in_host_matching
+		cluster_specifier_plugins`).
 		but("routes may name clusters that do not exist yet, as Envoy allows for RDS", "validate_clusters").
 		but("bodies are not limited", "max_direct_response_body_size_bytes").but(whyLabel, "metadata"),
 	"config.route.v3.VirtualHost": honour(`name domains routes request_headers_to_add request_headers_to_remove
@@ -167,11 +171,14 @@ var routeRules = map[string]rule{
 	"config.route.v3.HeaderMatcher":         honour("name range_match present_match string_match invert_match treat_missing_header_as_empty"),
 	"config.route.v3.QueryParameterMatcher": honour("name string_match present_match"),
 	"config.route.v3.CookieMatcher":         honour("name string_match invert_match"),
-	"config.route.v3.RouteAction": honour(`cluster weighted_clusters cluster_not_found_response_code prefix_rewrite
+	"config.route.v3.RouteAction": honour(`cluster weighted_clusters cluster_specifier_plugin cluster_not_found_response_code prefix_rewrite
 		regex_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header append_x_forwarded_host timeout
 		idle_timeout max_stream_duration retry_policy upgrade_configs`),
-	"config.route.v3.RouteAction.MaxStreamDuration": honour("max_stream_duration grpc_timeout_header_max"),
-	"config.route.v3.WeightedCluster":               honour("clusters").but("the sum of the weights is used, as in Envoy", "total_weight"),
+	"config.route.v3.ClusterSpecifierPlugin":                                  honour("extension"),
+	"extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier": honour("cluster_matcher"),
+	"extensions.router.cluster_specifiers.matcher.v3.ClusterAction":           honour("cluster"),
+	"config.route.v3.RouteAction.MaxStreamDuration":                           honour("max_stream_duration grpc_timeout_header_max"),
+	"config.route.v3.WeightedCluster":                                         honour("clusters").but("the sum of the weights is used, as in Envoy", "total_weight"),
 	"config.route.v3.WeightedCluster.ClusterWeight": honour(`name weight request_headers_to_add request_headers_to_remove
 		response_headers_to_add response_headers_to_remove host_rewrite_literal`),
 	"config.route.v3.RouteAction.UpgradeConfig": honour("upgrade_type enabled"),
@@ -184,6 +191,15 @@ var routeRules = map[string]rule{
 	"config.route.v3.RetryPolicy.RetryBackOff":                                  honour("base_interval max_interval"),
 	"extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate":            honour(""),
 	"extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig": honour("update_frequency"),
+}
+
+// xdsRules are for messages of the xDS API that are not Envoy's own.
+var xdsRules = map[string]rule{
+	"core.v3.TypedExtensionConfig":                 honour("name typed_config"),
+	"type.matcher.v3.Matcher":                      honour("matcher_tree on_no_match"),
+	"type.matcher.v3.Matcher.MatcherTree":          honour("input exact_match_map prefix_match_map"),
+	"type.matcher.v3.Matcher.MatcherTree.MatchMap": honour("map"),
+	"type.matcher.v3.Matcher.OnMatch":              honour("action"),
 }
 
 var coreRules = map[string]rule{
@@ -210,6 +226,7 @@ var coreRules = map[string]rule{
 	"config.core.v3.Http2ProtocolOptions": honour("connection_keepalive").
 		but(whyHTTP2, "max_concurrent_streams initial_stream_window_size initial_connection_window_size override_stream_error_on_invalid_http_message"),
 	"config.core.v3.KeepaliveSettings":                     honour("interval timeout").but(whyHTTP2, "interval_jitter connection_idle_interval"),
+	"type.matcher.v3.HttpRequestHeaderMatchInput":          honour("header_name"),
 	"type.matcher.v3.StringMatcher":                        honour("exact prefix suffix safe_regex contains ignore_case"),
 	"type.matcher.v3.RegexMatcher":                         honour("regex").but("RE2 is what Go's regexp is", "google_re2"),
 	"type.matcher.v3.RegexMatchAndSubstitute":              honour("pattern substitution"),
