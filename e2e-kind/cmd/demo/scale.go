@@ -36,8 +36,9 @@ const (
 	// adminLatency is what an answer of Tailscale's admin API may take.
 	adminLatency = 50 * time.Millisecond
 	scaleTimeout = 5 * time.Minute
-	// quietFor is how long nothing may have been written before the federation counts as idle.
-	quietFor = 5 * time.Second
+	// quietFor is how long nothing may have been written before the federation counts as idle: what a member has reached is
+	// written once a minute.
+	quietFor = 70 * time.Second
 	// syncInterval is the TailscaleGateway's default: how often the admin API may be read.
 	syncInterval = 30 * time.Second
 	askers       = 8

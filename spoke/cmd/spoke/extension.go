@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,17 +22,20 @@ type bridge struct {
 	eds    *extension.EDS
 	events chan extension.Event
 	log    *slog.Logger
-	// routes counts those of each policy's Gateway, by the newest structure.
-	routes atomic.Pointer[map[extension.PolicyKey]spoke.RouteCount]
+	// routes counts those of each policy's Gateway, by the newest structure, once somebody asks.
+	routes atomic.Pointer[func() map[extension.PolicyKey]spoke.RouteCount]
 }
 
 // SetStructure implements [spoke.Extension].
 func (b *bridge) SetStructure(s spoke.Structure) {
 	next := snapshot(s)
-	routes := map[extension.PolicyKey]spoke.RouteCount{}
-	for i, n := range extension.CountRoutes(next) {
-		routes[extension.PolicyKey{Namespace: next.Gateways[i].Namespace, Name: next.Gateways[i].Policy}] = spoke.RouteCount(n)
-	}
+	routes := sync.OnceValue(func() map[extension.PolicyKey]spoke.RouteCount {
+		out := map[extension.PolicyKey]spoke.RouteCount{}
+		for i, n := range extension.CountRoutes(next) {
+			out[extension.PolicyKey{Namespace: next.Gateways[i].Namespace, Name: next.Gateways[i].Policy}] = spoke.RouteCount(n)
+		}
+		return out
+	})
 	b.routes.Store(&routes)
 	b.hooks.SetSnapshot(next)
 }
@@ -153,7 +157,7 @@ func (b *bridge) called(ctx context.Context, s *spoke.Spoke, seen map[extension.
 		seen[key] = call
 		h := spoke.HookCall{At: call.At, Policy: key.Namespace + "/" + key.Name, Revision: call.Revision, Left: left}
 		if routes != nil {
-			h.Routes = (*routes)[key]
+			h.Routes = (*routes)()[key]
 		}
 		if err := s.Hooked(ctx, h); err != nil {
 			return err

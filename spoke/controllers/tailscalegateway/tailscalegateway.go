@@ -46,6 +46,8 @@ type Reconciler struct {
 	ExtensionPort uint16
 	// Proxies tells how the StatefulSets of the proxies are; nil where there are none.
 	Proxies func() proxyset.Statuses
+
+	wrote pace
 }
 
 // +kubebuilder:rbac:groups=gateway.tailscale.com,resources=tailscalegateways,verbs=get;list;watch
@@ -110,6 +112,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	var t v1alpha1.TailscaleGateway
 	err := r.Client.Get(ctx, req.NamespacedName, &t)
 	if apierrors.IsNotFound(err) || err == nil && !t.DeletionTimestamp.IsZero() {
+		r.wrote.forget(req.NamespacedName)
 		return ctrl.Result{}, r.Spoke.RemoveJoined(ctx, name)
 	}
 	if err != nil {
@@ -132,6 +135,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if equality.Semantic.DeepEqual(t.Status, next) {
 		return ctrl.Result{RequeueAfter: again}, nil
 	}
+	if wait := r.wrote.wait(req.NamespacedName, time.Now()); wait > 0 && equality.Semantic.DeepEqual(t.Status.Conditions, next.Conditions) {
+		return ctrl.Result{RequeueAfter: wait}, nil
+	}
+	r.wrote.note(req.NamespacedName, time.Now())
 	r.tell(&t, next)
 	before := t.DeepCopy()
 	t.Status = next

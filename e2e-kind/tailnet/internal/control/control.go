@@ -26,6 +26,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -41,6 +42,11 @@ import (
 // coalesce is how long a change waits for others before nodes are told of all
 // of them at once.
 const coalesce = 2 * time.Millisecond
+
+// maxCoalesce bounds that where maps are large: a change waits for twice the
+// time that the last maps took, so that a thousand services in a row are told
+// in some dozens of maps, not in a thousand with all of them.
+const maxCoalesce = 500 * time.Millisecond
 
 // Config says what a control server serves. All fields are required.
 type Config struct {
@@ -68,6 +74,8 @@ type Server struct {
 	replies  map[string]chan<- *http.Response // c2n, by token
 	closed   bool
 	sessions sync.WaitGroup
+
+	mapping atomic.Int64 // the nanoseconds that maps took since the last push
 }
 
 // New returns a control server.
@@ -143,7 +151,7 @@ func (s *Server) push(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-time.After(coalesce):
+			case <-time.After(s.pause()):
 			}
 			select {
 			case <-s.cfg.State.Changed():
@@ -159,6 +167,11 @@ func (s *Server) push(ctx context.Context) error {
 			timer.Reset(max(time.Until(next), coalesce))
 		}
 	}
+}
+
+// pause is how long the next change waits for others.
+func (s *Server) pause() time.Duration {
+	return min(coalesce+2*time.Duration(s.mapping.Swap(0)), maxCoalesce)
 }
 
 func wake(c chan<- struct{}) {

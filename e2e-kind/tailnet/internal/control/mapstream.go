@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"time"
 
 	"tailscale.com/tailcfg"
 	"tailscale.com/util/zstdframe"
@@ -90,6 +91,7 @@ func (c *session) copyMaps(ctx context.Context, stream *mapStream, from io.Reade
 		if err != nil {
 			return err
 		}
+		start := time.Now()
 		var res tailcfg.MapResponse
 		if err := json.Unmarshal(message, &res); err != nil {
 			return fmt.Errorf("decode map: %w", err)
@@ -104,6 +106,7 @@ func (c *session) copyMaps(ctx context.Context, stream *mapStream, from io.Reade
 		if err := stream.sendMap(&res); err != nil {
 			return err
 		}
+		c.server.mapping.Add(int64(time.Since(start)))
 		if !known || !req.Stream || ctx.Err() != nil {
 			return nil
 		}
