@@ -124,6 +124,68 @@ func TestKindsHaveCRDs(t *testing.T) {
 	}
 }
 
+// TestKubectlShowsAndExplains demands what somebody with kubectl has of each kind: a short name, a place in "kubectl get
+// tailgate", columns of its own whose paths exist, and an explanation of each field.
+func TestKubectlShowsAndExplains(t *testing.T) {
+	short := map[string]string{}
+	for _, crd := range crds(t) {
+		kind, names := crd.Spec.Names.Kind, crd.Spec.Names
+		if len(names.ShortNames) == 0 || !slices.Contains(names.Categories, "tailgate") {
+			t.Errorf("%s has the short names %v and the categories %v, want one and tailgate", kind, names.ShortNames, names.Categories)
+		}
+		for _, n := range names.ShortNames {
+			if other, taken := short[n]; taken {
+				t.Errorf("%s and %s are both called %s", other, kind, n)
+			}
+			short[n] = kind
+		}
+		for _, version := range crd.Spec.Versions {
+			root := version.Schema.OpenAPIV3Schema
+			if len(version.AdditionalPrinterColumns) < 2 {
+				t.Errorf("%s has the columns %v", kind, version.AdditionalPrinterColumns)
+			}
+			for _, column := range version.AdditionalPrinterColumns {
+				if first, _, _ := strings.Cut(strings.TrimPrefix(column.JSONPath, "."), "["); !strings.HasPrefix(first, "metadata.") && !hasField(root, strings.Split(first, ".")) {
+					t.Errorf("%s: the column %s shows %s, which is no field", kind, column.Name, column.JSONPath)
+				}
+			}
+			for _, field := range unexplained(root, kind) {
+				t.Errorf("kubectl explain has nothing to say about %s", field)
+			}
+		}
+	}
+}
+
+// hasField follows a path down a schema.
+func hasField(s *apiextensionsv1.JSONSchemaProps, path []string) bool {
+	for _, name := range path {
+		next, ok := s.Properties[name]
+		if !ok {
+			return false
+		}
+		s = &next
+	}
+	return true
+}
+
+// unexplained returns the fields below a schema that have no description.
+func unexplained(s *apiextensionsv1.JSONSchemaProps, path string) (out []string) {
+	for name, field := range s.Properties {
+		below := path + "." + name
+		if field.Description == "" && below != strings.Split(path, ".")[0]+".metadata" {
+			out = append(out, below)
+		}
+		out = append(out, unexplained(&field, below)...)
+	}
+	if s.Items != nil && s.Items.Schema != nil {
+		out = append(out, unexplained(s.Items.Schema, path)...)
+	}
+	if s.AdditionalProperties != nil && s.AdditionalProperties.Schema != nil {
+		out = append(out, unexplained(s.AdditionalProperties.Schema, path)...)
+	}
+	return out
+}
+
 // roundTrip writes objects made of the Go types, reads them back and writes their status: nothing is dropped, and a
 // struct left empty is not taken for something that a user said.
 func roundTrip(t *testing.T, c client.Client) {
