@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -15,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -135,15 +138,35 @@ func open(t *testing.T) net.Listener {
 	return l
 }
 
+// freePort returns a port of 127.0.0.1 that is free, and that nobody is given who asks for any.
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	for {
+		port := uint16(10000 + rand.N(20000)) // below the ephemeral ports of Linux
+		l, err := net.Listen("tcp", netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port).String())
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return port
+	}
+}
+
 func addrOf(l net.Listener) netip.AddrPort { return l.Addr().(*net.TCPAddr).AddrPort() }
 
-// serveHTTP serves a handler in HTTP/1.1, and with a certificate in HTTP/2 as well, if it is allowed.
+// serveHTTP serves a handler in HTTP/1.1, and in HTTP/2 as well, if it is allowed.
 func serveHTTP(t *testing.T, pair *certs.Pair, http2 bool, h http.HandlerFunc) netip.AddrPort {
 	t.Helper()
 	l := open(t)
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute, Protocols: new(http.Protocols), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetHTTP2(http2)
+	srv.Protocols.SetUnencryptedHTTP2(http2)
 	t.Cleanup(func() { _ = srv.Close() })
 	if pair == nil {
 		go func() { _ = srv.Serve(l) }() // ends with Close
@@ -158,7 +181,7 @@ func serveHTTP(t *testing.T, pair *certs.Pair, http2 bool, h http.HandlerFunc) n
 	return addrOf(l)
 }
 
-// serveGRPC serves the standard health service; every other method hangs until its caller has gone.
+// serveGRPC serves the standard health service.
 func serveGRPC(t *testing.T, pair *certs.Pair) (netip.AddrPort, *health.Server) {
 	t.Helper()
 	creds := insecure.NewCredentials()
@@ -170,10 +193,7 @@ func serveGRPC(t *testing.T, pair *certs.Pair) (netip.AddrPort, *health.Server) 
 		creds = credentials.NewServerTLSFromCert(&cert)
 	}
 	l := open(t)
-	g := grpc.NewServer(grpc.Creds(creds), grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
-		<-s.Context().Done()
-		return status.FromContextError(s.Context().Err()).Err()
-	}))
+	g := grpc.NewServer(grpc.Creds(creds))
 	h := health.NewServer()
 	healthpb.RegisterHealthServer(g, h)
 	go func() { _ = g.Serve(l) }() // ends with Stop
@@ -204,18 +224,14 @@ func newGateway(t *testing.T) *gateway {
 	g.plain = plain
 	endpoints := map[string]netip.AddrPort{
 		"web": serveHTTP(t, nil, false, g.web), "secure": serveHTTP(t, &w.bundle.Server, true, echo), "secure1": serveHTTP(t, &w.bundle.Server, false, echo),
-		"greeter": greeter, "secure-greeter": secureGreeter,
+		"greeter": greeter, "secure-greeter": secureGreeter, "deaf": serveHTTP(t, nil, true, deaf),
 	}
 	apps := map[string]federation.AppProtocol{
 		"web": federation.AppUnknown, "secure": federation.AppHTTPS, "secure1": federation.AppHTTPS,
-		"greeter": federation.AppH2C, "secure-greeter": federation.AppGRPCS,
+		"greeter": federation.AppH2C, "secure-greeter": federation.AppGRPCS, "deaf": federation.AppH2C,
 	}
 
-	own := open(t) // its port is for the listener, and for the route to it
-	port := addrOf(own).Port()
-	if err := own.Close(); err != nil {
-		t.Fatal(err)
-	}
+	port := freePort(t) // for the listener, and for the route to it
 	snap := translate.Snapshot{Cluster: "cluster1", Gateways: []translate.Gateway{{
 		Namespace: "default", Name: "eg", Listeners: []translate.Listener{{Name: "http", Port: port}},
 		Tailnets: []translate.Tailnet{{
@@ -296,7 +312,6 @@ func (g *gateway) web(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// get returns the answer to a GET of a host, by default the gateway's address.
 // answers reports whether somebody behind the gateway answers; a server of gRPC refuses the request, which is an answer, too.
 // There may be none at all yet: while nobody listens on a port of 127.0.0.1, who dials it may even meet himself.
 func (g *gateway) answers(t *testing.T, path string) bool {
@@ -314,6 +329,7 @@ func (g *gateway) answers(t *testing.T, path string) bool {
 	return resp.StatusCode != http.StatusServiceUnavailable
 }
 
+// get returns the answer to a GET of a host, by default the gateway's address.
 func (g *gateway) get(t *testing.T, host, path string) (int, string) {
 	t.Helper()
 	resp := g.do(t, http.MethodGet, host, path)
@@ -411,10 +427,19 @@ func (g *gateway) callGRPC(t *testing.T, path, timeout string, body []byte) *htt
 	return resp
 }
 
+// deaf keeps no deadline of gRPC: a call hangs until its caller has gone. A real server of gRPC would race the gateway.
+func deaf(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Grpc-Timeout") != "" {
+		<-r.Context().Done()
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
 // TestGRPCTimeout gives a call a deadline that its server does not keep.
 func TestGRPCTimeout(t *testing.T) {
 	g := newGateway(t)
-	resp := g.callGRPC(t, "/api/greeter/a.B/Hang", "50m", nil)
+	resp := g.callGRPC(t, "/api/deaf/a.B/Hang", "50m", nil)
 	defer resp.Body.Close()
 	if got := resp.Header.Get("Grpc-Status"); resp.StatusCode != http.StatusOK || got != "4" {
 		t.Errorf("answer %d, grpc-status %q, want DEADLINE_EXCEEDED (4)", resp.StatusCode, got)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -329,5 +330,36 @@ func TestTimeoutsAndTrailers(t *testing.T) {
 	got, err := io.ReadAll(resp.Body)
 	if err != nil || string(got) != "body" || resp.Trailer.Get("X-Sum") != "of trailer" {
 		t.Errorf("body %q, trailer %q, %v", got, resp.Trailer.Get("X-Sum"), err)
+	}
+}
+
+// TestLocalRepliesToGRPC asks for what the proxy answers itself.
+func TestLocalRepliesToGRPC(t *testing.T) {
+	_, url := gatewayWorld(t, fmt.Sprintf(edsCluster, "c", "c", byADS, ""), endpoints("c"),
+		routes("{match: {prefix: /none}, route: {cluster: c}}", "{match: {prefix: /denied}, direct_response: {status: 403, body: {inline_string: not you}}}"))
+	for _, tc := range []struct{ path, contentType, code, grpc, message string }{
+		{"/denied", "application/grpc", "200", "7", "not%20you"},
+		{"/denied", "application/grpc+proto", "200", "7", "not%20you"},
+		{"/denied", "application/grpc-web", "403", "", ""},
+		{"/none", "application/grpc", "200", "14", "no%20healthy%20upstream"},
+		{"/", "application/grpc", "200", "12", ""},
+		{"/", "text/plain", "404", "", ""},
+	} {
+		t.Run(tc.contentType+" "+tc.path, func(t *testing.T) {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+tc.path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", tc.contentType)
+			resp, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			code, grpc, message := strconv.Itoa(resp.StatusCode), resp.Header.Get("Grpc-Status"), resp.Header.Get("Grpc-Message")
+			if code != tc.code || grpc != tc.grpc || message != tc.message {
+				t.Errorf("got %s, grpc-status %q, grpc-message %q; want %s, %q, %q", code, grpc, message, tc.code, tc.grpc, tc.message)
+			}
+		})
 	}
 }

@@ -8,12 +8,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/grpc/codes"
 
 	"github.com/tailgate-project/tailgate/e2e-kind/standin/router"
 	"github.com/tailgate-project/tailgate/e2e-kind/standin/upstream"
@@ -161,8 +163,13 @@ func (e *exchange) route() {
 	}
 }
 
-// reply gives an answer of the proxy's own.
+// reply gives an answer of the proxy's own. A call of gRPC is told the status in gRPC's terms, as Envoy does it: no
+// client of gRPC reads another.
 func (e *exchange) reply(status int, body string) {
+	if isGRPC(e.r.Header) {
+		e.replyGRPC(grpcStatus(status), body)
+		return
+	}
 	h := e.w.Header()
 	if body != "" && h.Get("Content-Type") == "" {
 		h.Set("Content-Type", "text/plain")
@@ -174,6 +181,41 @@ func (e *exchange) reply(status int, body string) {
 	if e.r.Method != http.MethodHead {
 		_, _ = io.WriteString(e.w, body) // a client that is gone does not want it
 	}
+}
+
+// replyGRPC answers a call of gRPC with nothing but its status.
+func (e *exchange) replyGRPC(code codes.Code, message string) {
+	h := e.w.Header()
+	h.Set("Content-Type", "application/grpc")
+	h.Set("Grpc-Status", strconv.Itoa(int(code)))
+	if message != "" {
+		h.Set("Grpc-Message", url.PathEscape(message))
+	}
+	e.finishHeaders(true)
+	e.count(http.StatusOK)
+	e.w.WriteHeader(http.StatusOK)
+}
+
+func isGRPC(h http.Header) bool {
+	rest, ok := strings.CutPrefix(h.Get("Content-Type"), "application/grpc")
+	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+}
+
+// grpcStatus translates a status of HTTP. Source: gRPC's doc/http-grpc-status-mapping.md.
+func grpcStatus(status int) codes.Code {
+	switch status {
+	case http.StatusBadRequest:
+		return codes.Internal
+	case http.StatusUnauthorized:
+		return codes.Unauthenticated
+	case http.StatusForbidden:
+		return codes.PermissionDenied
+	case http.StatusNotFound:
+		return codes.Unimplemented
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return codes.Unavailable
+	}
+	return codes.Unknown
 }
 
 // finishHeaders makes the last changes to the answer's headers.
@@ -267,17 +309,13 @@ func (e *exchange) upgradeAllowed(f *router.Forward, upgrade string) bool {
 	return e.upgrades[upgrade]
 }
 
-// late answers a stream whose time is over: by the status of gRPC where that is spoken.
+// late answers a stream whose time is over.
 func (e *exchange) late() {
-	if !strings.HasPrefix(e.r.Header.Get("Content-Type"), "application/grpc") {
-		e.reply(http.StatusRequestTimeout, "")
+	if isGRPC(e.r.Header) {
+		e.replyGRPC(codes.DeadlineExceeded, errDuration.Error())
 		return
 	}
-	h := e.w.Header()
-	h.Set("Content-Type", "application/grpc")
-	h.Set("Grpc-Status", "4") // DEADLINE_EXCEEDED
-	h.Set("Grpc-Message", errDuration.Error())
-	e.reply(http.StatusOK, "")
+	e.reply(http.StatusRequestTimeout, "")
 }
 
 // failed answers instead of an upstream.
