@@ -52,6 +52,16 @@ func (b *board) since(c federation.ClusterID, version uint64) (u linkstate.Updat
 	return v.Since(version), true, v.changed
 }
 
+// Newest returns the version of what the hub has for a member; 0 if it says nothing yet.
+func (h *Hub) Newest(c federation.ClusterID) (epoch, version uint64) {
+	h.board.mu.Lock()
+	defer h.board.mu.Unlock()
+	if v := h.board.views[c]; v != nil {
+		version = v.Version()
+	}
+	return h.epoch, version
+}
+
 // Next returns the update that brings the member from a version to the newest, as soon as there is one. The version
 // counts only within the hub's own epoch; any other epoch means that the member needs everything. As long as the hub
 // does not know what there is to say, it says nothing.

@@ -52,6 +52,9 @@ type Config struct {
 	Log      *slog.Logger
 	// Now is the clock, time.Now by default.
 	Now func() time.Time
+	// Changed is called by the loop after each step that changed something of what is stored or told, if it is not nil. It
+	// must not wait.
+	Changed func()
 	// Decisions is what the coordinator goes by; its epoch is the store's. The quarantine is 1 h by default.
 	Decisions coordinator.Config
 }
@@ -158,7 +161,11 @@ func (h *Hub) handle(ctx context.Context, e event) error {
 		}
 	}
 	h.log(s)
-	h.publish(h.core.Apply(s))
+	effects := h.core.Apply(s)
+	h.publish(effects)
+	if h.Changed != nil && (!s.Batch.Empty() || len(effects.Views) > 0) {
+		h.Changed()
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/federation/coordinator"
+	"github.com/tailgate-project/tailgate/federation/vip"
 )
 
 // VIPState says how far a VIP is.
@@ -22,6 +23,18 @@ const (
 
 // VIPStates are all of them.
 var VIPStates = []VIPState{VIPAssigned, VIPPending, VIPReleased}
+
+// StateOf says how far a VIP is.
+func StateOf(e *vip.Entry) VIPState {
+	switch {
+	case !e.ReleasedAt.IsZero():
+		return VIPReleased
+	case len(e.Addrs) == 0:
+		return VIPPending
+	default:
+		return VIPAssigned
+	}
+}
 
 // Stats are the numbers of what a hub has.
 type Stats struct {
@@ -43,14 +56,7 @@ func (h *Hub) Stats(ctx context.Context) (Stats, error) {
 			s.Exports[c] = co.State().CountExports(c)
 		}
 		for e := range co.Registry().All() {
-			switch {
-			case !e.ReleasedAt.IsZero():
-				s.VIPs[VIPReleased]++
-			case len(e.Addrs) == 0:
-				s.VIPs[VIPPending]++
-			default:
-				s.VIPs[VIPAssigned]++
-			}
+			s.VIPs[StateOf(e)]++
 		}
 		return s
 	})

@@ -97,6 +97,16 @@ func (h *Hub) DryRun(ctx context.Context, events []failover.Event, horizon time.
 	return ask(ctx, h, func(co *coordinator.Coordinator) coordinator.Forecast { return co.DryRun(events, h.Now(), horizon) })
 }
 
+// Look has the loop give the coordinator to a function, to be read: it must not be changed, nor kept. The loop does nothing
+// else meanwhile, so a look should take a millisecond, not a second.
+func (h *Hub) Look(ctx context.Context, look func(*coordinator.Coordinator)) error {
+	_, err := ask(ctx, h, func(co *coordinator.Coordinator) struct{} {
+		look(co)
+		return struct{}{}
+	})
+	return err
+}
+
 // ask has the loop answer a question.
 func ask[T any](ctx context.Context, h *Hub, question func(*coordinator.Coordinator) T) (T, error) {
 	answer := make(chan T, 1)

@@ -277,6 +277,15 @@ func (s *State) Look(k federation.ExportKey, consumer federation.ClusterID) (*fe
 	return &x.spec, verdict(&c.facts.subject, x.subject, consumer), true
 }
 
+// ClusterVerdict returns the state of a cluster as a whole as the consumer should see it.
+func (s *State) ClusterVerdict(c, consumer federation.ClusterID) (Verdict, bool) {
+	cl := s.clusters[c]
+	if cl == nil {
+		return Verdict{}, false
+	}
+	return verdict(&cl.facts.subject, nil, consumer), true
+}
+
 // verdict is the worse of a cluster's state and that of an export of it, which is nil at rest.
 func verdict(cl, own *subject, consumer federation.ClusterID) Verdict {
 	if own == nil {

@@ -100,6 +100,12 @@ func (s *Server) observe(ctx context.Context, c federation.ClusterID, observatio
 		if err := s.Hub.Observed(ctx, c, t, o.GetReachable(), age); err != nil {
 			return status.FromContextError(err).Err()
 		}
+		if s.Probed != nil {
+			s.Probed(Probe{
+				Observer: c, Target: t, Reachable: o.GetReachable(), Age: age,
+				RTT: time.Duration(o.GetRttUs()) * time.Microsecond, Error: o.GetError(),
+			})
+		}
 	}
 	return nil
 }

@@ -87,11 +87,23 @@ type Options struct {
 	// Discover selects what a TailscaleTailnet has, and says how old that is, and what keeps it from being younger. Without an
 	// answer it returns ErrNoTailnet, wrapped, or why it has none.
 	Discover func(ctx context.Context, tailnet string, q discovery.Query, maxAge time.Duration) (found discovery.Inventory, age time.Duration, problem, err error)
+	// Probed is told each probe with what the decisions do not need, if it is not nil. It must not wait.
+	Probed func(Probe)
 	// SpokeTag is what a node must carry to be served, ProxyTag what its proxies will carry.
 	SpokeTag, ProxyTag string
 	// Heartbeat is the interval of heartbeats both ways, 1 s by default.
 	Heartbeat time.Duration
 	Log       *slog.Logger
+}
+
+// Probe is the result of an observer's probe.
+type Probe struct {
+	Observer  federation.ClusterID
+	Target    federation.Target
+	Reachable bool
+	// Age is how long ago the probe ended, RTT how long it took, Error why it failed.
+	Age, RTT time.Duration
+	Error    string
 }
 
 // Proxy is a proxy that asks for an auth key.

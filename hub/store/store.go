@@ -44,6 +44,8 @@ type Store interface {
 	// Journal returns up to limit records after a number, oldest first. The decisions about a service are those about
 	// its exports, and those about whole clusters; a zero service asks for all.
 	Journal(ctx context.Context, after uint64, limit int, service federation.ServiceID) ([]ledger.Record, error)
+	// Last returns the number of the journal's newest record, whether or not it is still kept; 0 if there never was one.
+	Last(ctx context.Context) (uint64, error)
 	// Superseded waits until a newer epoch was taken, and fails with [ErrFenced] then; it returns nil when ctx ends.
 	Superseded(ctx context.Context) error
 	// Check reads everything, and returns what is broken.

@@ -31,7 +31,8 @@ type options struct {
 	spokeTag, proxyTag, tailnet               string
 	namespace, federation                     string
 	linkPort                                  uint16
-	statusAddr, logLevel                      string
+	statusAddr, operatorAddr, logLevel        string
+	webPort                                   uint16
 	acceptAll                                 bool
 	grace, failbackDelay, quarantine          time.Duration
 	etcd                                      etcdOptions
@@ -81,6 +82,8 @@ func runCommand() *cobra.Command {
 	f.StringVar(&o.federation, "federation", "", "`id` that the federation's VIPs carry; name one if it is to outlive the management cluster (default: the uid of the namespace kube-system)")
 	f.Uint16Var(&o.linkPort, "link-port", 7443, "`port` on the hub's tailnet node where it serves the spokes")
 	f.StringVar(&o.statusAddr, "status-addr", "127.0.0.1:9470", "`address` for /healthz, /readyz, /metrics and /api/v1")
+	f.StringVar(&o.operatorAddr, "operator-addr", "127.0.0.1:9471", "`address` on a loopback interface where operators of this machine, or of this pod, see and steer the federation")
+	f.Uint16Var(&o.webPort, "web-port", 80, "`port` on the hub's tailnet node for operators to whom the tailnet's policy file gives a role; 0 for none")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.BoolVar(&o.acceptAll, "accept-all", false, "accept every cluster that joins; then the join keys alone decide who is a member")
 	f.DurationVar(&o.grace, "grace", policy.Default().Grace, "how long a lost control view of a member is borne before it counts")

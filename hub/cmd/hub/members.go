@@ -6,9 +6,11 @@ import (
 	"fmt"
 
 	apilink "github.com/tailgate-project/tailgate/api/link"
+	"github.com/tailgate-project/tailgate/api/operator"
 	"github.com/tailgate-project/tailgate/api/v1alpha1"
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/hub"
+	"github.com/tailgate-project/tailgate/hub/console"
 	"github.com/tailgate-project/tailgate/hub/controllers/export"
 	"github.com/tailgate-project/tailgate/hub/controllers/member"
 	"github.com/tailgate-project/tailgate/hub/link"
@@ -22,17 +24,20 @@ type memberSink struct {
 	hub     *hub.Hub
 	members *member.Registry
 	exports *export.Controller
+	desk    *console.Console
 }
 
 // APIState tells the hub, for its decisions, and the registry, for the status of the MemberCluster.
 func (s *memberSink) APIState(ctx context.Context, c federation.ClusterID, up bool, reason string) error {
 	s.metrics.APIChanged(c, up)
+	s.desk.APIChanged(c, up, reason)
 	return errors.Join(s.hub.APIState(ctx, c, up, reason), s.members.APIState(ctx, c, up, reason))
 }
 
 // ClusterGone ends the member's exports.
 func (s *memberSink) ClusterGone(ctx context.Context, c federation.ClusterID) error {
 	s.metrics.Forget(c)
+	s.desk.Forget(c)
 	return s.exports.ClusterGone(ctx, c)
 }
 
@@ -41,6 +46,7 @@ type linkMembers struct {
 	registry *member.Registry
 	hub      *hub.Hub
 	metrics  *web.Metrics
+	desk     *console.Console
 }
 
 // Join admits a claim.
@@ -55,6 +61,10 @@ func (m linkMembers) Join(ctx context.Context, c link.Claim) (federation.Localit
 	case errors.Is(err, member.ErrNotAccepted):
 		err = fmt.Errorf("%w: %w", link.ErrNotAccepted, err)
 	}
+	if err == nil {
+		v := versions(c.Versions)
+		m.desk.Joined(c.Cluster, operator.Versions{Spoke: v.Spoke, Kubernetes: v.Kubernetes, EnvoyGateway: v.EnvoyGateway})
+	}
 	return got.Locality, err
 }
 
@@ -66,11 +76,13 @@ func (m linkMembers) Owns(c federation.ClusterID, stableID string) bool {
 // Connected is told when the link comes and goes.
 func (m linkMembers) Connected(ctx context.Context, c federation.ClusterID, up bool, reason string) {
 	m.metrics.LinkChanged(c, up)
+	m.desk.LinkChanged(c, up, reason)
 	m.registry.SetConnected(ctx, c, up, reason)
 }
 
 // Applied is told which state the member has.
 func (m linkMembers) Applied(ctx context.Context, c federation.ClusterID, epoch, version uint64) {
+	m.desk.Applied(c, epoch, version)
 	exports, err := m.hub.CountExports(ctx, c)
 	if err != nil {
 		return // the hub ends

@@ -87,8 +87,23 @@ func (r *readiness) get() error {
 
 // front serves /healthz, /readyz and /metrics from the first moment on, and all else from when there is a hub.
 type front struct {
-	mux  *http.ServeMux
-	rest atomic.Pointer[http.Handler]
+	mux *http.ServeMux
+	late
+}
+
+// late answers by a handler that comes later. Until then it says that the hub is not there yet.
+type late struct{ handler atomic.Pointer[http.Handler] }
+
+// serve has the handler answer from now on.
+func (l *late) serve(h http.Handler) { l.handler.Store(&h) }
+
+// ServeHTTP answers.
+func (l *late) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h := l.handler.Load(); h != nil {
+		(*h).ServeHTTP(w, r)
+		return
+	}
+	http.Error(w, "the hub is not there yet; /readyz says why", http.StatusServiceUnavailable)
 }
 
 func newFront(ready *readiness, m *web.Metrics, others ...prometheus.Gatherer) *front {
@@ -96,18 +111,9 @@ func newFront(ready *readiness, m *web.Metrics, others ...prometheus.Gatherer) *
 	f.mux.Handle("GET /metrics", m.Handler(others...))
 	f.mux.Handle("GET /healthz", web.Health())
 	f.mux.Handle("GET /readyz", web.Ready(ready.get))
-	f.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		if h := f.rest.Load(); h != nil {
-			(*h).ServeHTTP(w, r)
-			return
-		}
-		http.Error(w, "the hub is not there yet; /readyz says why", http.StatusServiceUnavailable)
-	})
+	f.mux.Handle("/", &f.late)
 	return f
 }
-
-// serve has the handler answer what the front does not.
-func (f *front) serve(h http.Handler) { f.rest.Store(&h) }
 
 // ServeHTTP answers.
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) { f.mux.ServeHTTP(w, r) }

@@ -30,6 +30,7 @@ import (
 	"github.com/tailgate-project/tailgate/federation/vip"
 	"github.com/tailgate-project/tailgate/hub"
 	"github.com/tailgate-project/tailgate/hub/clusters"
+	"github.com/tailgate-project/tailgate/hub/console"
 	"github.com/tailgate-project/tailgate/hub/controllers/export"
 	"github.com/tailgate-project/tailgate/hub/controllers/failoverpolicy"
 	"github.com/tailgate-project/tailgate/hub/controllers/member"
@@ -48,14 +49,22 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 		return fmt.Errorf("--status-addr: %w; name another address", err)
 	}
 	defer func() { err = errors.Join(err, ignoreClosed(status.Close())) }()
-	p := parts{log: log, metrics: web.NewMetrics(version()), ready: newReadiness(time.Now)}
+	p := &parts{log: log, metrics: web.NewMetrics(version()), ready: newReadiness(time.Now)}
 	p.front = newFront(p.ready, p.metrics, metrics.Registry)
+	local, err := loopback(ctx, o.operatorAddr)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ignoreClosed(local.Close())) }()
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	g, ctx := errgroup.WithContext(ctx)
 	// Who asks hears what a hub waits for that has not come far yet.
 	g.Go(func() error {
 		return serveHTTP(ctx, &http.Server{Handler: p.front, ReadHeaderTimeout: 10 * time.Second}, status)
+	})
+	g.Go(func() error {
+		return serveHTTP(ctx, &http.Server{Handler: &p.local, ReadHeaderTimeout: 10 * time.Second}, local)
 	})
 	g.Go(func() error {
 		defer end()
@@ -65,7 +74,7 @@ func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 }
 
 // open opens what the hub stands on, and runs it.
-func open(ctx context.Context, o options, p parts) (err error) {
+func open(ctx context.Context, o options, p *parts) (err error) {
 	if err := os.MkdirAll(o.stateDir, 0o700); err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
@@ -96,6 +105,11 @@ func open(ctx context.Context, o options, p parts) (err error) {
 		return fmt.Errorf("--link-port: %w", err)
 	}
 	p.spokes = meteredListener{spokes, p.metrics}
+	if o.webPort != 0 {
+		if p.operators, err = p.node.Listen("tcp", fmt.Sprintf(":%d", o.webPort)); err != nil {
+			return fmt.Errorf("--web-port: %w", err)
+		}
+	}
 	p.ready.wait("the management cluster's objects are being read")
 	return assemble(ctx, o, p)
 }
@@ -110,10 +124,13 @@ type parts struct {
 	config  *rest.Config
 	node    *tailnet.Node
 	spokes  net.Listener
+	// local answers operators on the machine itself, operators is where those on the tailnet come in; nil if nowhere.
+	local     late
+	operators net.Listener
 }
 
 // assemble joins the loop with its adapters. It reads like the drawing in the README.
-func assemble(ctx context.Context, o options, p parts) error {
+func assemble(ctx context.Context, o options, p *parts) error {
 	scheme, err := newScheme()
 	if err != nil {
 		return err
@@ -140,8 +157,9 @@ func assemble(ctx context.Context, o options, p parts) error {
 	if err := fallback.Validate(); err != nil {
 		return fmt.Errorf("--grace, --failback-delay: %w", err)
 	}
+	desk := console.New(console.Options{Journal: p.db, Now: time.Now, Version: version()})
 	h, err := hub.New(ctx, hub.Config{
-		Store: p.db, Provider: meteredProvider{vips, p.metrics}, Log: p.log,
+		Store: p.db, Provider: meteredProvider{vips, p.metrics}, Log: p.log, Changed: desk.Changed,
 		Decisions: coordinator.Config{Fallback: fallback, VIPs: vip.Options{Quarantine: o.quarantine}},
 	})
 	if err != nil {
@@ -152,23 +170,31 @@ func assemble(ctx context.Context, o options, p parts) error {
 	})
 	exports := export.New(provided, h)
 	policies := failoverpolicy.New(failoverpolicy.Options{Client: local.GetClient(), Policies: h, Fallback: fallback})
-	sink.hub, sink.members, sink.exports = h, members, exports
+	desk.Hub, desk.Options.Invite = h, inviter{o, vips, members, p.node}.invite
+	sink.hub, sink.members, sink.exports, sink.desk = h, members, exports, desk
 	if err := errors.Join(tailnets.AddTo(local), members.AddTo(local), policies.AddTo(local), exports.AddTo(ctx, mgr), provided.AddTo(mgr)); err != nil {
 		return fmt.Errorf("controllers: %w", err)
 	}
 	inventories := vips.inventories(o)
 	server := link.New(link.Options{
-		Hub: meteredHub{h, p.metrics}, Members: linkMembers{registry: members, hub: h, metrics: p.metrics}, WhoIs: whoIs(p.node), SpokeTag: o.spokeTag,
+		Hub: meteredHub{h, p.metrics}, Members: linkMembers{registry: members, hub: h, metrics: p.metrics, desk: desk}, WhoIs: whoIs(p.node), SpokeTag: o.spokeTag,
 		ProxyTag: o.proxyTag, Log: p.log,
 		MintKey:  func(ctx context.Context, p link.Proxy) (link.ProxyKey, error) { return vips.mintKey(ctx, o, p) },
-		Discover: inventories.discover,
+		Discover: inventories.discover, Probed: func(p link.Probe) { tellProbe(desk, p) },
 	})
 	p.metrics.Ask(h.Stats)
 	p.front.serve(web.Handler(web.Options{Hub: h, Journal: p.db, Log: p.log}))
+	p.local.serve(web.Guard(localOperator, p.log, web.API(desk, p.log)))
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.Run(ctx) })
 	g.Go(func() error { return mgr.Start(ctx) })
+	if p.operators != nil {
+		g.Go(func() error {
+			front := web.Guard(tailnetOperator(p.node), p.log, web.API(desk, p.log))
+			return serveHTTP(ctx, &http.Server{Handler: front, ReadHeaderTimeout: 10 * time.Second}, p.operators)
+		})
+	}
 	g.Go(func() error {
 		// The members' spokes are served once their MemberClusters can be read.
 		if !local.GetCache().WaitForCacheSync(ctx) {
@@ -195,7 +221,7 @@ func serveHTTP(ctx context.Context, srv *http.Server, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve the status: %w", err)
+		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
 	}
 	return nil
 }

@@ -33,6 +33,14 @@ func TestRunRefuses(t *testing.T) {
 			func(_ *testing.T, o *options) { o.statusAddr = busy.Addr().String() },
 			[]string{"--status-addr", "address already in use", "name another address"},
 		},
+		"operators-from-anywhere": {
+			func(_ *testing.T, o *options) { o.operatorAddr = "0.0.0.0:9471" },
+			[]string{"--operator-addr", "loopback", "--web-port"},
+		},
+		"operators-port-in-use": {
+			func(_ *testing.T, o *options) { o.operatorAddr = busy.Addr().String() },
+			[]string{"--operator-addr", "address already in use", "name another address"},
+		},
 		"unreadable-store": {
 			func(t *testing.T, o *options) { write(t, o.storeFile(), "no database") },
 			[]string{"hub.db", "not changed", "restore a backup"},
@@ -48,7 +56,7 @@ func TestRunRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			o := options{stateDir: dir, statusAddr: "127.0.0.1:0", kubeconfig: filepath.Join(dir, "kubeconfig"), tailnet: "production"}
+			o := options{stateDir: dir, statusAddr: "127.0.0.1:0", operatorAddr: "127.0.0.1:0", kubeconfig: filepath.Join(dir, "kubeconfig"), tailnet: "production"}
 			write(t, o.kubeconfig, kubeconfig)
 			tc.spoil(t, &o)
 			err := run(t.Context(), o, slog.New(slog.DiscardHandler))

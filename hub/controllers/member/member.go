@@ -166,6 +166,31 @@ func (r *Registry) Join(ctx context.Context, c Claim) (Member, error) {
 	return Member{ID: c.Cluster, NodeID: c.NodeID, Addr: c.Addr, Locality: locality(object, c)}, nil
 }
 
+// Invite makes the accepted MemberCluster of a cluster that is to join. One that is there already and accepted, and that no
+// node holds, is left as it is; another is an error that wraps [ErrClusterIDTaken] or [ErrNotAccepted] and says what to do.
+func (r *Registry) Invite(ctx context.Context, id federation.ClusterID) error {
+	if err := id.Validate(); err != nil {
+		return err
+	}
+	object := &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: string(id)}, Spec: v1alpha1.MemberClusterSpec{Accepted: true}}
+	err := r.Client.Create(ctx, object)
+	if !apierrors.IsAlreadyExists(err) {
+		return wrap(err, "create the MemberCluster %s", id)
+	}
+	object = &v1alpha1.MemberCluster{}
+	if err := r.Reader.Get(ctx, types.NamespacedName{Name: string(id)}, object); err != nil {
+		return wrap(err, "get the MemberCluster %s", id)
+	}
+	switch {
+	case object.Status.NodeID != "":
+		return fmt.Errorf("%w: %s has joined already, as tailnet node %s: give the new cluster another id, or, if it takes the other's "+
+			"place, delete that device from the tailnet and run: kubectl delete membercluster %s", ErrClusterIDTaken, id, object.Status.NodeID, id)
+	case !object.Spec.Accepted:
+		return fmt.Errorf("%w: %s has asked already and waits; run: %s", ErrNotAccepted, id, acceptCommand(id))
+	}
+	return nil
+}
+
 func (c Claim) validate() error {
 	if err := c.Cluster.Validate(); err != nil {
 		return fmt.Errorf("join: %w", err)

@@ -110,6 +110,19 @@ func (d *DB) Journal(ctx context.Context, after uint64, limit int, service feder
 	return out, nil
 }
 
+// Last returns the number of the journal's newest record.
+func (d *DB) Last(ctx context.Context) (last uint64, err error) {
+	err = d.view(ctx, func(tx *bbolt.Tx) error {
+		h, err := readHead(tx)
+		last = h.last
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read the journal's end: %w", err)
+	}
+	return last, nil
+}
+
 // Check reads every object and every page, and returns what is broken. Commits wait while it looks at the pages.
 func (d *DB) Check(ctx context.Context) error {
 	err := d.view(ctx, func(tx *bbolt.Tx) error {

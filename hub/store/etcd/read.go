@@ -221,6 +221,21 @@ func (d *DB) journal(ctx context.Context, after uint64, limit int, service feder
 	return out, err
 }
 
+// Last returns the number of the journal's newest record.
+func (d *DB) Last(ctx context.Context) (last uint64, err error) {
+	err = reading(func() error {
+		s, err := d.snapshot(ctx)
+		if err == nil {
+			last = s.head.last
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read the journal's end: %w", err)
+	}
+	return last, nil
+}
+
 // Check reads every key of the store and returns what is broken: objects that cannot be decoded, gaps in the journal,
 // parts of batches that nobody wants, and keys that are not the store's.
 func (d *DB) Check(ctx context.Context) error {

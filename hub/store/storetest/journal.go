@@ -24,6 +24,9 @@ func (s *suite) journalInParts() {
 			m.Commit(b)
 		}
 		all := m.Records(0, federation.ServiceID{})
+		if got := st.last(); got != uint64(len(all)) {
+			s.Fatalf("the last of %d records is %d", len(all), got)
+		}
 		for range 10 {
 			after, limit := g.IntN(len(all)+2), g.IntN(len(all)+2)
 			want := all[min(after, len(all)):min(after+limit, len(all))]
@@ -109,6 +112,9 @@ func (s *suite) journalBoundedByAge() {
 	st.compact()
 	if got := st.journal(0, 10, federation.ServiceID{}); len(got) > 0 {
 		s.Errorf("%d records are left after a day", len(got))
+	}
+	if got := st.last(); got != 6 {
+		s.Errorf("the last record that there was is %d, want 6", got)
 	}
 	st.close()
 	st = s.open()

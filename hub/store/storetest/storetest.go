@@ -167,6 +167,15 @@ func (o *opened) journal(after uint64, limit int, id federation.ServiceID) []led
 	return got
 }
 
+func (o *opened) last() uint64 {
+	o.t.Helper()
+	got, err := o.Last(o.t.Context())
+	if err != nil {
+		o.t.Fatalf("last: %v", err)
+	}
+	return got
+}
+
 func (o *opened) backup() []byte {
 	o.t.Helper()
 	var b bytes.Buffer
