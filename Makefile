@@ -41,6 +41,10 @@ programs: ## Build what the demo starts, into .demo/bin
 demo: assets programs ## Run a federation on this machine and kill a cluster of it (KEEP=1 leaves it running)
 	@.demo/bin/demo $(if $(KEEP),--keep)
 
+.PHONY: e2e-kind
+e2e-kind: ## Run the suite on kind clusters (KEEP=1 leaves them, DOWN=1 deletes those, RUN=regexp selects scenarios)
+	@$(GO) run ./e2e-kind/cmd/kind $(if $(KEEP),-keep) $(if $(DOWN),-down) $(if $(RUN),-run '$(RUN)')
+
 ##@ Build
 
 .PHONY: build
@@ -69,6 +73,43 @@ golden: ## Rewrite the golden files of the tests and drop those without an input
 fmt: $(LINTERS)/.built ## Format the Go code
 	$(LINTERS)/golangci-lint fmt ./...
 
+##@ Deploy
+
+# The version is the charts', so that they install by default what is built here.
+VERSION ?= $(shell sed -n 's/^appVersion: *"\(.*\)"/\1/p' deploy/charts/tailgate-hub/Chart.yaml)
+COMMIT ?= $(shell git rev-parse HEAD)$(shell git diff --quiet HEAD || echo -dirty)
+IMAGES ?= ghcr.io/tailgate-project
+CA_CERTIFICATES ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem))
+
+# What decides the bytes of a program; deploy/images/Dockerfile has the same.
+IMAGE_BUILD = CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath -buildvcs=false \
+	-ldflags "-s -w -buildid= -X main.buildVersion=$(VERSION) -X main.buildCommit=$(COMMIT)"
+
+.PHONY: images
+images: ## Build static, reproducible hub and spoke into .demo/images, and images of them where a Docker daemon answers
+	@mkdir -p .demo/images/again && cp $(CA_CERTIFICATES) .demo/images/ca-certificates.crt
+	@for name in hub spoke; do \
+		$(IMAGE_BUILD) -o .demo/images/$$name ./$$name/cmd/$$name; \
+		$(IMAGE_BUILD) -o .demo/images/again/$$name ./$$name/cmd/$$name; \
+		cmp .demo/images/$$name .demo/images/again/$$name; \
+		if grep -qF "$(CURDIR)" .demo/images/$$name; then echo "$$name has a path of this machine in it" >&2; exit 1; fi; \
+		echo "$$(cd .demo/images && sha256sum $$name), two builds alike"; \
+	done; rm -rf .demo/images/again
+	@if ! docker version >/dev/null 2>&1; then echo "no Docker daemon answers: no images"; exit 0; fi; \
+	for name in hub spoke; do \
+		docker build --quiet -f deploy/images/Dockerfile.prebuilt --target $$name --build-arg VERSION=$(VERSION) \
+			--build-arg COMMIT=$(COMMIT) -t $(IMAGES)/tailgate-$$name:$(VERSION) .demo/images >/dev/null; \
+		echo "$(IMAGES)/tailgate-$$name:$(VERSION)"; \
+	done
+
+.PHONY: charts
+charts: ## Copy CRDs and RBAC into the charts, and render deploy/install from them
+	@$(GO) run ./deploy/cmd/render
+
+.PHONY: reference
+reference: ## Write the references of deploy/docs from the CRDs, the constants and the metrics
+	@$(GO) run ./deploy/cmd/reference
+
 ##@ Check
 
 .PHONY: check
@@ -87,16 +128,17 @@ lint: $(LINTERS)/.built ## Run golangci-lint
 	$(LINTERS)/golangci-lint run ./...
 
 .PHONY: verify-generate
-verify-generate: ## Fail if `make generate` would change a file
+verify-generate: ## Fail if `make generate charts reference` would change a file
 	@before=$$(mktemp) && after=$$(mktemp) && trap 'rm -f "$$before" "$$after"' EXIT && \
-	$(generated_sums) >"$$before" && $(MAKE) --no-print-directory generate && $(generated_sums) >"$$after" && \
+	$(generated_sums) >"$$before" && $(MAKE) --no-print-directory generate charts reference && $(generated_sums) >"$$after" && \
 	if ! diff "$$before" "$$after"; then \
 		echo "The generated files above were out of date. They are right now: commit them." >&2; exit 1; \
 	fi
 
 # generated_sums prints a checksum of each generated file, also of those that git does not know yet.
 generated_sums = find . -name .git -prune -o -type f \
-	\( -name '*.pb.go' -o -name 'zz_generated.*' -o -path './deploy/crds/*' -o -path './deploy/rbac/*' \) \
+	\( -name '*.pb.go' -o -name 'zz_generated.*' -o -path './deploy/crds/*' -o -path './deploy/rbac/*' \
+	-o -path './deploy/install/*' -o -path './deploy/charts/*/files/*' -o -path './deploy/docs/*.md' \) \
 	-exec cksum {} + | sort -k3
 
 .PHONY: fuzz

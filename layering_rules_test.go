@@ -206,6 +206,7 @@ var layers = []layer{
 	{dir: "hub", may: []string{"hub", "api", "federation"}},
 	{dir: "spoke/cmd", may: []string{"spoke", "extension", "api", "federation"}}, // the extension runs in the spoke's process
 	{dir: "spoke", may: []string{"spoke", "api", "federation"}},
+	{dir: "deploy"}, // what is installed is checked against all of it
 	{dir: "extension", may: []string{"extension", "api", "federation"}},
 }
 
@@ -255,12 +256,14 @@ var homes = []home{
 	{"sigs.k8s.io/gateway-api", []string{"api/v1alpha1", "hub/clusters", "hub/controllers", "hub/cmd", "spoke/controllers", "spoke/cmd"}},
 	{"sigs.k8s.io/mcs-api", []string{"hub/clusters", "hub/controllers", "hub/cmd", "spoke/controllers"}},
 	{"k8s.io", []string{"hub/clusters", "hub/controllers", "hub/cmd", "spoke/apiproxy", "spoke/controllers", "spoke/cmd"}},
-	{"sigs.k8s.io/yaml", []string{"extension", "spoke/cmd"}}, // what Envoy Gateway is configured with
+	{"sigs.k8s.io/yaml", []string{"extension", "hub/cmd", "spoke/cmd", "deploy"}}, // what Envoy Gateway is configured with, output, CRDs and charts
 	{"sigs.k8s.io/controller-runtime", []string{"hub/clusters", "hub/controllers", "hub/cmd", "spoke/controllers", "spoke/cmd"}},
 	{"github.com/go-logr/logr", []string{"hub/clusters", "hub/controllers", "hub/cmd", "spoke/controllers", "spoke/cmd"}},
 	{"github.com/spf13/cobra", []string{"hub/cmd", "spoke/cmd"}},
 	{"github.com/spf13/pflag", []string{"hub/cmd", "spoke/cmd"}},
-	{"github.com/prometheus/client_golang", []string{"hub", "spoke", "extension"}},
+	{"github.com/prometheus/client_golang", []string{"hub", "spoke", "extension", "deploy/cmd/reference"}},
+	{"github.com/prometheus/common", []string{"deploy/cmd/reference"}},
+	{"helm.sh/helm/v3", []string{"deploy"}},
 	{"golang.org/x/sync", []string{"hub", "spoke", "extension"}},
 	{"golang.org/x/time", []string{"hub", "spoke", "extension"}},
 	{"golang.org/x/net", []string{"hub", "spoke", "extension"}},

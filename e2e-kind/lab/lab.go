@@ -103,14 +103,14 @@ type Lab struct {
 }
 
 // oauthClient is the hub's, where the options name none.
-var oauthClient = tailnet.OAuthClient{ID: "tailgate-hub", Secret: "lab-oauth-secret", Tags: []string{"tag:tailgate-proxy"}}
+var oauthClient = tailnet.OAuthClient{ID: "tailgate-hub", Secret: "lab-oauth-secret", Tags: []string{"tag:tailgate-hub"}}
 
 // policy approves the proxies as hosts of all services; it is what users paste into their policy file.
 const policy = `{
-	// Tailgate's tags. The hub gives its spokes' proxies the tag:tailgate-proxy.
+	// Tailgate's tags. The hub's OAuth client carries the tag:tailgate-hub and makes keys for what that owns.
 	"tagOwners": {
 		"tag:tailgate-hub":   [],
-		"tag:tailgate-spoke": [],
+		"tag:tailgate-spoke": ["tag:tailgate-hub"],
 		"tag:tailgate-proxy": ["tag:tailgate-hub"],
 		"tag:other":          [],
 		"tag:tailgate-endpoint": [],

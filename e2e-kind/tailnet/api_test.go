@@ -71,6 +71,22 @@ func TestKeysAPI(t *testing.T) {
 	wantError(t, err, http.StatusBadRequest, "requested tags [tag:nobody] are invalid or not permitted")
 }
 
+// TestKeysOfOwnedTags: a client makes keys of what its tags own, directly.
+func TestKeysOfOwnedTags(t *testing.T) {
+	tn := start(t, tailnet.Options{
+		Policy:       `{"tagOwners": {"tag:tailgate-hub": [], "tag:tailgate-spoke": ["tag:tailgate-hub"], "tag:other": ["tag:tailgate-spoke"]}}`,
+		OAuthClients: []tailnet.OAuthClient{{ID: "hub", Secret: "secret", Tags: []string{"tag:tailgate-hub"}}},
+	})
+	keys := api(t, tn, &tsapi.OAuth{ClientID: "hub", ClientSecret: "secret"}).Keys()
+	for _, tags := range [][]string{{"tag:tailgate-spoke"}, {"tag:tailgate-hub", "tag:tailgate-spoke"}} {
+		if _, err := keys.CreateAuthKey(t.Context(), keyRequest(tags)); err != nil {
+			t.Errorf("%v: %v", tags, err)
+		}
+	}
+	_, err := keys.CreateAuthKey(t.Context(), keyRequest([]string{"tag:tailgate-spoke", "tag:other"}))
+	wantError(t, err, http.StatusBadRequest, "requested tags [tag:other] are invalid or not permitted")
+}
+
 func TestVIPServicesAPI(t *testing.T) {
 	tn := start(t, tailnet.Options{OAuthClients: []tailnet.OAuthClient{admin}})
 	services := adminAPI(t, tn).VIPServices()

@@ -26,8 +26,15 @@ type answer struct {
 
 func main() {
 	listen := flag.String("listen", "127.0.0.1:8080", "`address` to listen on")
-	cluster := flag.String("cluster", "", "`name` of the cluster that answers")
+	cluster := flag.String("cluster", "", "`name` of the cluster that answers; the host's name, which is a pod's, by default")
+	port := flag.String("port", "", "`port` to listen on at all addresses, as traefik/whoami has it, in whose place this can stand")
 	flag.Parse()
+	if *port != "" {
+		*listen = ":" + *port
+	}
+	if *cluster == "" {
+		*cluster, _ = os.Hostname() // nameless it is no worse
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, *listen, *cluster); err != nil {

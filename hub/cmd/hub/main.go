@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -48,10 +47,10 @@ func main() {
 }
 
 func command() *cobra.Command {
-	root := &cobra.Command{Use: "hub", Short: "Tailgate's hub", SilenceUsage: true, SilenceErrors: true}
+	root := &cobra.Command{Use: "hub", Short: "Tailgate's hub", SilenceUsage: true, SilenceErrors: true, Version: versionLine()}
 	root.AddCommand(runCommand(), &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), version()) },
+		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), versionLine()) },
 	})
 	return root
 }
@@ -122,11 +121,3 @@ func (o options) joinKey() (string, error) {
 }
 
 func (o options) nodeDir() string { return filepath.Join(o.stateDir, "tailnet") }
-
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	return info.Main.Version
-}

@@ -83,7 +83,8 @@ func (i inviter) invite(ctx context.Context, cluster federation.ClusterID) (oper
 		Tags: []string{i.spokeTag}, Expiry: inviteExpiry, Description: fmt.Sprintf("tailgate spoke %s", cluster),
 	})
 	if err != nil {
-		return operator.Invitation{}, fmt.Errorf("make a key for the spoke of %s: %w", cluster, err)
+		return operator.Invitation{}, fmt.Errorf("make a key for the spoke of %s: %w; the OAuth client of TailscaleTailnet %s needs the scope auth_keys and a tag "+
+			"that owns %s, or make a key with that tag in the admin console", cluster, err, i.tailnet, i.spokeTag)
 	}
 	control, err := i.tailnets.ControlURL(ctx, i.tailnet)
 	if err != nil {

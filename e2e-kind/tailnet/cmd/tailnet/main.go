@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -43,6 +44,7 @@ func parse(args []string) (tailnet.Options, error) {
 	var opts tailnet.Options
 	flags.StringVar(&opts.Addr, "addr", "127.0.0.1:0", "`address` of control server, admin API and console")
 	flags.TextVar(&opts.DERPIP, "derp-ip", netip.AddrFrom4([4]byte{127, 0, 0, 1}), "`IP` address of DERP and STUN")
+	device := flags.String("interface", "", "`name` of the network interface whose IPv4 address takes the place of both, as in a container")
 	flags.StringVar(&opts.Domain, "domain", tailnet.DefaultDomain, "MagicDNS `suffix`")
 	tags := flags.String("tags", strings.Join(tailnet.DefaultTags(), ","), "`tags` that exist, separated by commas")
 	vips := flags.String("vip-prefix", "100.100.0.0/16", "IPv4 `prefix` for services")
@@ -59,6 +61,11 @@ func parse(args []string) (tailnet.Options, error) {
 	}
 	if flags.NArg() > 0 {
 		return opts, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if *device != "" {
+		if err := listenOn(*device, &opts); err != nil {
+			return opts, fmt.Errorf("-interface: %w", err)
+		}
 	}
 	opts.Tags = strings.Split(*tags, ",")
 	prefix, err := netip.ParsePrefix(*vips)
@@ -88,6 +95,30 @@ func parse(args []string) (tailnet.Options, error) {
 	}
 	opts.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	return opts, nil
+}
+
+// listenOn has the tailnet at an interface's address.
+func listenOn(device string, opts *tailnet.Options) error {
+	i, err := net.InterfaceByName(device)
+	if err != nil {
+		return fmt.Errorf("%s: %w", device, err)
+	}
+	addrs, err := i.Addrs()
+	if err != nil {
+		return fmt.Errorf("%s: %w", device, err)
+	}
+	_, port, err := net.SplitHostPort(opts.Addr)
+	if err != nil {
+		return fmt.Errorf("the port of -addr: %w", err)
+	}
+	for _, a := range addrs {
+		prefix, err := netip.ParsePrefix(a.String())
+		if err == nil && prefix.Addr().Is4() {
+			opts.DERPIP, opts.Addr = prefix.Addr(), net.JoinHostPort(prefix.Addr().String(), port)
+			return nil
+		}
+	}
+	return fmt.Errorf("%s has no IPv4 address", device)
 }
 
 func run(ctx context.Context, opts tailnet.Options) error {

@@ -144,7 +144,7 @@ func (a *API) setTags(c *call) (any, error) {
 	if err := c.decode(&body); err != nil {
 		return nil, err
 	}
-	if err := c.mayGive(body.Tags); err != nil {
+	if err := a.mayGive(c, body.Tags); err != nil {
 		return nil, err
 	}
 	return accepted, a.cfg.State.SetTags(c.PathValue("id"), body.Tags)

@@ -106,7 +106,7 @@ func (a *API) createKey(c *call) (any, error) {
 		return nil, invalid("expirySeconds %d is out of range", body.ExpirySeconds)
 	}
 	create := body.Capabilities.Devices.Create
-	if err := c.mayGive(create.Tags); err != nil {
+	if err := a.mayGive(c, create.Tags); err != nil {
 		return nil, err
 	}
 	k, err := a.cfg.State.CreateKey(state.KeySpec{
@@ -124,8 +124,9 @@ func (a *API) createKey(c *call) (any, error) {
 }
 
 // mayGive checks that the caller may hand these tags on: an OAuth client can
-// only make tagged keys, of its own tags.
-func (c *call) mayGive(tags []string) error {
+// only make tagged keys, of its own tags and of those that these own. Source:
+// https://tailscale.com/kb/1215/oauth-clients
+func (a *API) mayGive(c *call, tags []string) error {
 	if c.caller.anyTag {
 		return nil
 	}
@@ -133,7 +134,7 @@ func (c *call) mayGive(tags []string) error {
 		return invalid("tailnet-owned auth key must have tags set")
 	}
 	for _, t := range tags {
-		if !slices.Contains(c.caller.tags, t) {
+		if !slices.Contains(c.caller.tags, t) && !a.cfg.State.Owns(c.caller.tags, t) {
 			return invalid("requested tags [%s] are invalid or not permitted", t)
 		}
 	}

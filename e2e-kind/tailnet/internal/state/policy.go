@@ -149,6 +149,13 @@ func (s *State) Policy() (text, etag string) {
 	return s.policy.text, s.policy.etag()
 }
 
+// Owns reports whether one of the tags is named as an owner of a tag.
+func (s *State) Owns(owners []string, tag string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return shareTag(s.policy.tagOwners[tag], owners)
+}
+
 // SetPolicy replaces the policy file. If etag is not empty, it must be the one
 // of the file to be replaced.
 func (s *State) SetPolicy(text, etag string) error {
