@@ -4,7 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/tailgate-project/tailgate/api/operator"
 	"github.com/tailgate-project/tailgate/hub/console"
@@ -17,10 +21,30 @@ type Operator struct {
 	Admin bool
 }
 
+// KnownHost reports whether a request's Host is a name of this hub: one of the names, an address, or a name without a dot,
+// which nobody but the asker's own resolver knows. A site could else point a name of its own at the hub and act as those who
+// visit it (DNS rebinding): a browser would take that for the same origin.
+func KnownHost(host string, names []string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	if _, err := netip.ParseAddr(host); err == nil || !strings.Contains(host, ".") {
+		return true
+	}
+	return slices.ContainsFunc(names, func(h string) bool { return strings.EqualFold(strings.TrimSuffix(h, "."), host) })
+}
+
 // Guard lets those through whom the function knows: all to look, admins to act. A browser is let act only from a page of the
-// same origin. What is done by whom is logged.
-func Guard(who func(*http.Request) (Operator, error), log *slog.Logger, next http.Handler) http.Handler {
+// same origin, and nobody who asks for a host that is none of the hub's names. What is done by whom is logged.
+func Guard(who func(*http.Request) (Operator, error), names []string, log *slog.Logger, next http.Handler) http.Handler {
 	inner := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !KnownHost(r.Host, names) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusMisdirectedRequest)
+			_ = json.NewEncoder(w).Encode(operator.Problem{Message: r.Host + " is no name of this hub: ask for it by its address or its name in the tailnet"})
+			return
+		}
 		o, err := who(r)
 		if err != nil {
 			refuse(w, err)
