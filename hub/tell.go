@@ -39,6 +39,11 @@ func (h *Hub) RemoveCluster(ctx context.Context, c federation.ClusterID) error {
 	return h.send(ctx, coordinator.MemberGone{Cluster: c})
 }
 
+// DismissCluster says that a member left for good: its VIPs are deleted without resting first.
+func (h *Hub) DismissCluster(ctx context.Context, c federation.ClusterID) error {
+	return h.send(ctx, coordinator.MemberGone{Cluster: c, ForGood: true})
+}
+
 // APIState says whether the hub reaches a member's API server.
 func (h *Hub) APIState(ctx context.Context, c federation.ClusterID, up bool, reason string) error {
 	h.Log.Info("member API server", "cluster", string(c), "up", up, "reason", reason)

@@ -327,7 +327,12 @@ type Report struct {
 	// HostsKnown is false until the spoke knows its ingress hosts: a spoke that starts must not withdraw them.
 	HostsKnown bool
 	Hosts      []Host
+	// Devices are the nodes of all proxies.
+	Devices []Device
 }
+
+// Device is the node of a proxy. Tailnet is the TailscaleTailnet that it is in, empty for the spoke's.
+type Device struct{ Tailnet, NodeID string }
 
 // Host is an ingress host.
 type Host struct {

@@ -324,7 +324,7 @@ func equalRouted(x, y RoutedService) bool {
 func (s *Spoke) settleReport(now time.Time) {
 	s.reports.set(Report{
 		Epoch: s.link.Epoch(), Version: s.link.Version(), Observations: s.probes.Report(now), All: len(s.local.joined) > 0,
-		HostsKnown: s.proxies.ingressKnown, Hosts: s.proxies.hosts(),
+		HostsKnown: s.proxies.ingressKnown, Hosts: s.proxies.hosts(), Devices: s.proxies.devices(),
 	})
 }
 

@@ -64,10 +64,10 @@ func (p *proxies) closed(k ProxyID, now time.Time) {
 	x.goneAt = now
 }
 
-// report takes a proxy's state. It reports whether that changes the hosts.
+// report takes a proxy's state. It reports whether that changes the hosts or the devices.
 func (p *proxies) report(st ProxyStatus) bool {
 	x := p.get(st.ID())
-	before := p.hosts()
+	before, devices := p.hosts(), p.devices()
 	if !st.Draining {
 		x.released = false
 	}
@@ -75,7 +75,7 @@ func (p *proxies) report(st ProxyStatus) bool {
 	x.status = st
 	delete(p.lost, st.Listen)
 	p.ingressKnown = p.ingressKnown || st.Role == Ingress
-	return !slices.Equal(before, p.hosts())
+	return !slices.Equal(before, p.hosts()) || !slices.Equal(devices, p.devices())
 }
 
 // expire drops the proxies that are gone for the grace time, and returns them.
@@ -112,6 +112,18 @@ func (p *proxies) hosts() []Host {
 		}
 	}
 	slices.SortFunc(out, func(a, b Host) int { return cmp.Compare(a.NodeID, b.NodeID) })
+	return out
+}
+
+// devices are the nodes of all proxies, sorted.
+func (p *proxies) devices() []Device {
+	var out []Device
+	for k, x := range p.byKey {
+		if x.status.NodeID != "" {
+			out = append(out, Device{Tailnet: k.Tailnet, NodeID: x.status.NodeID})
+		}
+	}
+	slices.SortFunc(out, func(a, b Device) int { return cmp.Compare(a.NodeID, b.NodeID) })
 	return out
 }
 

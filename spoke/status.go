@@ -16,6 +16,7 @@ import (
 const (
 	ReasonStarting       = "Starting"
 	ReasonConnected      = "Connected"
+	ReasonJoinKeyRefused = "JoinKeyRefused"
 	ReasonHubUnreachable = "HubUnreachable"
 	ReasonNotAccepted    = "NotAccepted"
 	ReasonClusterIDTaken = "ClusterIDTaken"

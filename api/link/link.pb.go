@@ -1325,10 +1325,12 @@ func (x *Interest) GetServices() []*ServiceID {
 	return nil
 }
 
-// Proxies are the spoke's ingress hosts that serve now.
+// Proxies are the spoke's ingress hosts that serve now, and the devices of all its proxies.
 type Proxies struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ingress       []*ProxyHost           `protobuf:"bytes,1,rep,name=ingress,proto3" json:"ingress,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Ingress []*ProxyHost           `protobuf:"bytes,1,rep,name=ingress,proto3" json:"ingress,omitempty"`
+	// devices are to be deleted from their tailnets when the member leaves for good.
+	Devices       []*ProxyDevice `protobuf:"bytes,2,rep,name=devices,proto3" json:"devices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1370,6 +1372,67 @@ func (x *Proxies) GetIngress() []*ProxyHost {
 	return nil
 }
 
+func (x *Proxies) GetDevices() []*ProxyDevice {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+// ProxyDevice is the node of a proxy.
+type ProxyDevice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tailnet_ref is the TailscaleTailnet that it is in, empty for the spoke's.
+	TailnetRef    string `protobuf:"bytes,1,opt,name=tailnet_ref,json=tailnetRef,proto3" json:"tailnet_ref,omitempty"`
+	NodeId        string `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyDevice) Reset() {
+	*x = ProxyDevice{}
+	mi := &file_api_link_link_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyDevice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyDevice) ProtoMessage() {}
+
+func (x *ProxyDevice) ProtoReflect() protoreflect.Message {
+	mi := &file_api_link_link_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyDevice.ProtoReflect.Descriptor instead.
+func (*ProxyDevice) Descriptor() ([]byte, []int) {
+	return file_api_link_link_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ProxyDevice) GetTailnetRef() string {
+	if x != nil {
+		return x.TailnetRef
+	}
+	return ""
+}
+
+func (x *ProxyDevice) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
 type ProxyHost struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	NodeId string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
@@ -1381,7 +1444,7 @@ type ProxyHost struct {
 
 func (x *ProxyHost) Reset() {
 	*x = ProxyHost{}
-	mi := &file_api_link_link_proto_msgTypes[17]
+	mi := &file_api_link_link_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +1456,7 @@ func (x *ProxyHost) String() string {
 func (*ProxyHost) ProtoMessage() {}
 
 func (x *ProxyHost) ProtoReflect() protoreflect.Message {
-	mi := &file_api_link_link_proto_msgTypes[17]
+	mi := &file_api_link_link_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +1469,7 @@ func (x *ProxyHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyHost.ProtoReflect.Descriptor instead.
 func (*ProxyHost) Descriptor() ([]byte, []int) {
-	return file_api_link_link_proto_rawDescGZIP(), []int{17}
+	return file_api_link_link_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProxyHost) GetNodeId() string {
@@ -1433,7 +1496,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_api_link_link_proto_msgTypes[18]
+	mi := &file_api_link_link_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1508,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_api_link_link_proto_msgTypes[18]
+	mi := &file_api_link_link_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1521,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_api_link_link_proto_rawDescGZIP(), []int{18}
+	return file_api_link_link_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Refusal) GetKey() string {
@@ -1483,7 +1546,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_api_link_link_proto_msgTypes[19]
+	mi := &file_api_link_link_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1558,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_link_link_proto_msgTypes[19]
+	mi := &file_api_link_link_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1571,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_api_link_link_proto_rawDescGZIP(), []int{19}
+	return file_api_link_link_proto_rawDescGZIP(), []int{20}
 }
 
 type ProxyKeyRequest struct {
@@ -1525,7 +1588,7 @@ type ProxyKeyRequest struct {
 
 func (x *ProxyKeyRequest) Reset() {
 	*x = ProxyKeyRequest{}
-	mi := &file_api_link_link_proto_msgTypes[20]
+	mi := &file_api_link_link_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1600,7 @@ func (x *ProxyKeyRequest) String() string {
 func (*ProxyKeyRequest) ProtoMessage() {}
 
 func (x *ProxyKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_link_link_proto_msgTypes[20]
+	mi := &file_api_link_link_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1613,7 @@ func (x *ProxyKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyKeyRequest.ProtoReflect.Descriptor instead.
 func (*ProxyKeyRequest) Descriptor() ([]byte, []int) {
-	return file_api_link_link_proto_rawDescGZIP(), []int{20}
+	return file_api_link_link_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProxyKeyRequest) GetClusterId() string {
@@ -1592,7 +1655,7 @@ type ProxyKeyResponse struct {
 
 func (x *ProxyKeyResponse) Reset() {
 	*x = ProxyKeyResponse{}
-	mi := &file_api_link_link_proto_msgTypes[21]
+	mi := &file_api_link_link_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1604,7 +1667,7 @@ func (x *ProxyKeyResponse) String() string {
 func (*ProxyKeyResponse) ProtoMessage() {}
 
 func (x *ProxyKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_link_link_proto_msgTypes[21]
+	mi := &file_api_link_link_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1617,7 +1680,7 @@ func (x *ProxyKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyKeyResponse.ProtoReflect.Descriptor instead.
 func (*ProxyKeyResponse) Descriptor() ([]byte, []int) {
-	return file_api_link_link_proto_rawDescGZIP(), []int{21}
+	return file_api_link_link_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProxyKeyResponse) GetKey() string {
@@ -1659,7 +1722,7 @@ type DiscoverRequest struct {
 
 func (x *DiscoverRequest) Reset() {
 	*x = DiscoverRequest{}
-	mi := &file_api_link_link_proto_msgTypes[22]
+	mi := &file_api_link_link_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1734,7 @@ func (x *DiscoverRequest) String() string {
 func (*DiscoverRequest) ProtoMessage() {}
 
 func (x *DiscoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_link_link_proto_msgTypes[22]
+	mi := &file_api_link_link_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1747,7 @@ func (x *DiscoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscoverRequest.ProtoReflect.Descriptor instead.
 func (*DiscoverRequest) Descriptor() ([]byte, []int) {
-	return file_api_link_link_proto_rawDescGZIP(), []int{22}
+	return file_api_link_link_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DiscoverRequest) GetClusterId() string {
@@ -1741,7 +1804,7 @@ type TagSelector struct {
 
 func (x *TagSelector) Reset() {
 	*x = TagSelector{}
-	mi := &file_api_link_link_proto_msgTypes[23]
+	mi := &file_api_link_link_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1816,7 @@ func (x *TagSelector) String() string {
 func (*TagSelector) ProtoMessage() {}
 
 func (x *TagSelector) ProtoReflect() protoreflect.Message {
-	mi := &file_api_link_link_proto_msgTypes[23]
+	mi := &file_api_link_link_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1829,7 @@ func (x *TagSelector) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TagSelector.ProtoReflect.Descriptor instead.
 func (*TagSelector) Descriptor() ([]byte, []int) {
-	return file_api_link_link_proto_rawDescGZIP(), []int{23}
+	return file_api_link_link_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TagSelector) GetTag() string {
@@ -1805,7 +1868,7 @@ type DiscoverResponse struct {
 
 func (x *DiscoverResponse) Reset() {
 	*x = DiscoverResponse{}
-	mi := &file_api_link_link_proto_msgTypes[24]
+	mi := &file_api_link_link_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +1880,7 @@ func (x *DiscoverResponse) String() string {
 func (*DiscoverResponse) ProtoMessage() {}
 
 func (x *DiscoverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_link_link_proto_msgTypes[24]
+	mi := &file_api_link_link_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,7 +1893,7 @@ func (x *DiscoverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscoverResponse.ProtoReflect.Descriptor instead.
 func (*DiscoverResponse) Descriptor() ([]byte, []int) {
-	return file_api_link_link_proto_rawDescGZIP(), []int{24}
+	return file_api_link_link_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DiscoverResponse) GetDevices() []*Device {
@@ -1879,7 +1942,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_api_link_link_proto_msgTypes[25]
+	mi := &file_api_link_link_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +1954,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_api_link_link_proto_msgTypes[25]
+	mi := &file_api_link_link_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +1967,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_api_link_link_proto_rawDescGZIP(), []int{25}
+	return file_api_link_link_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Device) GetFqdn() string {
@@ -1941,7 +2004,7 @@ type TailscaleService struct {
 
 func (x *TailscaleService) Reset() {
 	*x = TailscaleService{}
-	mi := &file_api_link_link_proto_msgTypes[26]
+	mi := &file_api_link_link_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +2016,7 @@ func (x *TailscaleService) String() string {
 func (*TailscaleService) ProtoMessage() {}
 
 func (x *TailscaleService) ProtoReflect() protoreflect.Message {
-	mi := &file_api_link_link_proto_msgTypes[26]
+	mi := &file_api_link_link_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +2029,7 @@ func (x *TailscaleService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailscaleService.ProtoReflect.Descriptor instead.
 func (*TailscaleService) Descriptor() ([]byte, []int) {
-	return file_api_link_link_proto_rawDescGZIP(), []int{26}
+	return file_api_link_link_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TailscaleService) GetName() string {
@@ -2101,9 +2164,14 @@ const file_api_link_link_proto_rawDesc = "" +
 	"\x05error\x18\x06 \x01(\tR\x05error\"U\n" +
 	"\bInterest\x12\x10\n" +
 	"\x03all\x18\x01 \x01(\bR\x03all\x127\n" +
-	"\bservices\x18\x02 \x03(\v2\x1b.tailgate.link.v1.ServiceIDR\bservices\"@\n" +
+	"\bservices\x18\x02 \x03(\v2\x1b.tailgate.link.v1.ServiceIDR\bservices\"y\n" +
 	"\aProxies\x125\n" +
-	"\aingress\x18\x01 \x03(\v2\x1b.tailgate.link.v1.ProxyHostR\aingress\"8\n" +
+	"\aingress\x18\x01 \x03(\v2\x1b.tailgate.link.v1.ProxyHostR\aingress\x127\n" +
+	"\adevices\x18\x02 \x03(\v2\x1d.tailgate.link.v1.ProxyDeviceR\adevices\"G\n" +
+	"\vProxyDevice\x12\x1f\n" +
+	"\vtailnet_ref\x18\x01 \x01(\tR\n" +
+	"tailnetRef\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"8\n" +
 	"\tProxyHost\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\"3\n" +
@@ -2174,7 +2242,7 @@ func file_api_link_link_proto_rawDescGZIP() []byte {
 }
 
 var file_api_link_link_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_link_link_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_api_link_link_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_api_link_link_proto_goTypes = []any{
 	(Health)(0),              // 0: tailgate.link.v1.Health
 	(*JoinRequest)(nil),      // 1: tailgate.link.v1.JoinRequest
@@ -2194,16 +2262,17 @@ var file_api_link_link_proto_goTypes = []any{
 	(*Observation)(nil),      // 15: tailgate.link.v1.Observation
 	(*Interest)(nil),         // 16: tailgate.link.v1.Interest
 	(*Proxies)(nil),          // 17: tailgate.link.v1.Proxies
-	(*ProxyHost)(nil),        // 18: tailgate.link.v1.ProxyHost
-	(*Refusal)(nil),          // 19: tailgate.link.v1.Refusal
-	(*ReportResponse)(nil),   // 20: tailgate.link.v1.ReportResponse
-	(*ProxyKeyRequest)(nil),  // 21: tailgate.link.v1.ProxyKeyRequest
-	(*ProxyKeyResponse)(nil), // 22: tailgate.link.v1.ProxyKeyResponse
-	(*DiscoverRequest)(nil),  // 23: tailgate.link.v1.DiscoverRequest
-	(*TagSelector)(nil),      // 24: tailgate.link.v1.TagSelector
-	(*DiscoverResponse)(nil), // 25: tailgate.link.v1.DiscoverResponse
-	(*Device)(nil),           // 26: tailgate.link.v1.Device
-	(*TailscaleService)(nil), // 27: tailgate.link.v1.TailscaleService
+	(*ProxyDevice)(nil),      // 18: tailgate.link.v1.ProxyDevice
+	(*ProxyHost)(nil),        // 19: tailgate.link.v1.ProxyHost
+	(*Refusal)(nil),          // 20: tailgate.link.v1.Refusal
+	(*ReportResponse)(nil),   // 21: tailgate.link.v1.ReportResponse
+	(*ProxyKeyRequest)(nil),  // 22: tailgate.link.v1.ProxyKeyRequest
+	(*ProxyKeyResponse)(nil), // 23: tailgate.link.v1.ProxyKeyResponse
+	(*DiscoverRequest)(nil),  // 24: tailgate.link.v1.DiscoverRequest
+	(*TagSelector)(nil),      // 25: tailgate.link.v1.TagSelector
+	(*DiscoverResponse)(nil), // 26: tailgate.link.v1.DiscoverResponse
+	(*Device)(nil),           // 27: tailgate.link.v1.Device
+	(*TailscaleService)(nil), // 28: tailgate.link.v1.TailscaleService
 }
 var file_api_link_link_proto_depIdxs = []int32{
 	2,  // 0: tailgate.link.v1.JoinRequest.versions:type_name -> tailgate.link.v1.Versions
@@ -2221,29 +2290,30 @@ var file_api_link_link_proto_depIdxs = []int32{
 	15, // 12: tailgate.link.v1.ReportRequest.observations:type_name -> tailgate.link.v1.Observation
 	16, // 13: tailgate.link.v1.ReportRequest.interest:type_name -> tailgate.link.v1.Interest
 	17, // 14: tailgate.link.v1.ReportRequest.proxies:type_name -> tailgate.link.v1.Proxies
-	19, // 15: tailgate.link.v1.ReportRequest.refused:type_name -> tailgate.link.v1.Refusal
+	20, // 15: tailgate.link.v1.ReportRequest.refused:type_name -> tailgate.link.v1.Refusal
 	8,  // 16: tailgate.link.v1.Observation.service:type_name -> tailgate.link.v1.ServiceID
 	8,  // 17: tailgate.link.v1.Interest.services:type_name -> tailgate.link.v1.ServiceID
-	18, // 18: tailgate.link.v1.Proxies.ingress:type_name -> tailgate.link.v1.ProxyHost
-	24, // 19: tailgate.link.v1.DiscoverRequest.selectors:type_name -> tailgate.link.v1.TagSelector
-	26, // 20: tailgate.link.v1.DiscoverResponse.devices:type_name -> tailgate.link.v1.Device
-	27, // 21: tailgate.link.v1.DiscoverResponse.services:type_name -> tailgate.link.v1.TailscaleService
-	9,  // 22: tailgate.link.v1.TailscaleService.ports:type_name -> tailgate.link.v1.Port
-	1,  // 23: tailgate.link.v1.Hub.Join:input_type -> tailgate.link.v1.JoinRequest
-	4,  // 24: tailgate.link.v1.Hub.Watch:input_type -> tailgate.link.v1.WatchRequest
-	14, // 25: tailgate.link.v1.Hub.Report:input_type -> tailgate.link.v1.ReportRequest
-	21, // 26: tailgate.link.v1.Hub.ProxyKey:input_type -> tailgate.link.v1.ProxyKeyRequest
-	23, // 27: tailgate.link.v1.Hub.Discover:input_type -> tailgate.link.v1.DiscoverRequest
-	3,  // 28: tailgate.link.v1.Hub.Join:output_type -> tailgate.link.v1.JoinResponse
-	5,  // 29: tailgate.link.v1.Hub.Watch:output_type -> tailgate.link.v1.WatchResponse
-	20, // 30: tailgate.link.v1.Hub.Report:output_type -> tailgate.link.v1.ReportResponse
-	22, // 31: tailgate.link.v1.Hub.ProxyKey:output_type -> tailgate.link.v1.ProxyKeyResponse
-	25, // 32: tailgate.link.v1.Hub.Discover:output_type -> tailgate.link.v1.DiscoverResponse
-	28, // [28:33] is the sub-list for method output_type
-	23, // [23:28] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	19, // 18: tailgate.link.v1.Proxies.ingress:type_name -> tailgate.link.v1.ProxyHost
+	18, // 19: tailgate.link.v1.Proxies.devices:type_name -> tailgate.link.v1.ProxyDevice
+	25, // 20: tailgate.link.v1.DiscoverRequest.selectors:type_name -> tailgate.link.v1.TagSelector
+	27, // 21: tailgate.link.v1.DiscoverResponse.devices:type_name -> tailgate.link.v1.Device
+	28, // 22: tailgate.link.v1.DiscoverResponse.services:type_name -> tailgate.link.v1.TailscaleService
+	9,  // 23: tailgate.link.v1.TailscaleService.ports:type_name -> tailgate.link.v1.Port
+	1,  // 24: tailgate.link.v1.Hub.Join:input_type -> tailgate.link.v1.JoinRequest
+	4,  // 25: tailgate.link.v1.Hub.Watch:input_type -> tailgate.link.v1.WatchRequest
+	14, // 26: tailgate.link.v1.Hub.Report:input_type -> tailgate.link.v1.ReportRequest
+	22, // 27: tailgate.link.v1.Hub.ProxyKey:input_type -> tailgate.link.v1.ProxyKeyRequest
+	24, // 28: tailgate.link.v1.Hub.Discover:input_type -> tailgate.link.v1.DiscoverRequest
+	3,  // 29: tailgate.link.v1.Hub.Join:output_type -> tailgate.link.v1.JoinResponse
+	5,  // 30: tailgate.link.v1.Hub.Watch:output_type -> tailgate.link.v1.WatchResponse
+	21, // 31: tailgate.link.v1.Hub.Report:output_type -> tailgate.link.v1.ReportResponse
+	23, // 32: tailgate.link.v1.Hub.ProxyKey:output_type -> tailgate.link.v1.ProxyKeyResponse
+	26, // 33: tailgate.link.v1.Hub.Discover:output_type -> tailgate.link.v1.DiscoverResponse
+	29, // [29:34] is the sub-list for method output_type
+	24, // [24:29] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_api_link_link_proto_init() }
@@ -2263,7 +2333,7 @@ func file_api_link_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_link_link_proto_rawDesc), len(file_api_link_link_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

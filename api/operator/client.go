@@ -164,6 +164,11 @@ func (c *Client) Invite(ctx context.Context, cluster federation.ClusterID) (Invi
 	return call[Invitation](ctx, c, http.MethodPost, nil, nil, "invitations", string(cluster))
 }
 
+// Leave takes a cluster out of the federation for good.
+func (c *Client) Leave(ctx context.Context, cluster federation.ClusterID) (Departure, error) {
+	return call[Departure](ctx, c, http.MethodPost, nil, nil, "departures", string(cluster))
+}
+
 // Wait waits for a change.
 func (c *Client) Wait(ctx context.Context, after uint64) (uint64, error) {
 	return call[uint64](ctx, c, http.MethodGet, nil, url.Values{"after": {strconv.FormatUint(after, 10)}}, "changes")

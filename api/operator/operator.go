@@ -45,6 +45,9 @@ type API interface {
 	Operate(ctx context.Context, w Wish) (Operation, error)
 	// Invite readies the federation for a new member and returns what its spoke needs. The answer holds a secret.
 	Invite(ctx context.Context, cluster federation.ClusterID) (Invitation, error)
+	// Leave takes a cluster out of the federation for good, and its VIPs and devices out of the tailnets. Said again, it does
+	// what could not be done the first time.
+	Leave(ctx context.Context, cluster federation.ClusterID) (Departure, error)
 	// Wait returns the number of the newest change once it is more than after. It may return earlier with the same number.
 	Wait(ctx context.Context, after uint64) (uint64, error)
 }
@@ -55,11 +58,16 @@ type ServiceID struct{ federation.ServiceID }
 // IsZero reports whether it names no service.
 func (s ServiceID) IsZero() bool { return s.ServiceID == federation.ServiceID{} }
 
+// String returns Kind/namespace/name, nothing for the zero one.
+func (s ServiceID) String() string {
+	if s.IsZero() {
+		return ""
+	}
+	return s.ServiceID.String()
+}
+
 // MarshalText writes it.
 func (s ServiceID) MarshalText() ([]byte, error) {
-	if s.IsZero() {
-		return nil, nil
-	}
 	return []byte(s.String()), nil
 }
 
@@ -330,4 +338,16 @@ type Invitation struct {
 	ControlURL string `json:"controlURL,omitempty"`
 	// Tailnet is the TailscaleTailnet that hub and spokes are on.
 	Tailnet string `json:"tailnet"`
+}
+
+// Departure is what became of a member that left.
+type Departure struct {
+	Cluster federation.ClusterID `json:"cluster"`
+	// VIPs are the Tailscale Services that were its own. They are deleted from the tailnets now or, with Resting, once the hub's
+	// quarantine is over: a proxy whose device is still there may come back with the address that it had.
+	VIPs    []string `json:"vips"`
+	Resting bool     `json:"resting,omitempty"`
+	// Devices counts its nodes that were deleted, Left says which ones were not, and why.
+	Devices int      `json:"devices"`
+	Left    []string `json:"left,omitempty"`
 }

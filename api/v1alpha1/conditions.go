@@ -52,8 +52,8 @@ const (
 	// True: the spoke has a link to the hub and has applied what came over it. Reason: Connected.
 	//
 	// False: it has none. Traffic goes on from the last state that came, and fails over by what Envoy and the proxies
-	// see for themselves; the condition's transition time says since when. Reason: HubUnreachable, NotAccepted,
-	// ClusterIDTaken.
+	// see for themselves; the condition's transition time says since when. Reason: HubUnreachable, JoinKeyRefused,
+	// NotAccepted, ClusterIDTaken.
 	ConditionHubConnected = "HubConnected"
 
 	// ConditionConnected says whether the hub hears a member.
@@ -172,6 +172,8 @@ const (
 	ReasonTooMany = "TooMany"
 	// ReasonHubUnreachable: the spoke has no link to the hub.
 	ReasonHubUnreachable = "HubUnreachable"
+	// ReasonJoinKeyRefused: the tailnet does not let the spoke in with the key that it has, or it has none.
+	ReasonJoinKeyRefused = "JoinKeyRefused"
 	// ReasonProxiesNotReady: a needed proxy is not on the tailnet yet, or not any more.
 	ReasonProxiesNotReady = "ProxiesNotReady"
 	// ReasonProxyRefusedConfig: a proxy could not apply part of its configuration; the message says which and why.

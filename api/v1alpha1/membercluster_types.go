@@ -84,6 +84,15 @@ type MemberClusterStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	NodeID string `json:"nodeID,omitempty"`
 
+	// Devices are the tailnet nodes of the member's proxies, those that are away for now among them. They are deleted with the
+	// one of NodeID when the member leaves for good.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=nodeID
+	// +kubebuilder:validation:MaxItems=256
+	Devices []MemberDevice `json:"devices,omitempty"`
+
 	// Addresses of that node on the tailnet.
 	//
 	// +optional
@@ -125,6 +134,22 @@ type MemberClusterStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Exports int32 `json:"exports,omitempty"`
+}
+
+// MemberDevice is a proxy's node of a tailnet.
+type MemberDevice struct {
+	// NodeID is its stable id.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	NodeID string `json:"nodeID"`
+
+	// Tailnet is the TailscaleTailnet that it is in; empty for the one that hub and spokes are on.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Tailnet string `json:"tailnet,omitempty"`
 }
 
 // MemberVersions are the versions of what runs in a member cluster.

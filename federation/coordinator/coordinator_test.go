@@ -387,6 +387,56 @@ func TestAMemberThatLeavesTakesItsVIPsAlong(t *testing.T) {
 	}
 }
 
+// TestAMemberThatLeavesForGood has VIPs of three kinds: of an export, of one that went before, and a federated one.
+func TestAMemberThatLeavesForGood(t *testing.T) {
+	for name, tc := range map[string]struct {
+		// shared: another cluster exports the federated service, too. before: it was taken out before, as one that may come back.
+		shared, before bool
+		// left are the VIPs that stay.
+		left []string
+	}{
+		"alone":                  {},
+		"shared":                 {shared: true, left: []string{"federated-production-shop", "local-production-shop-c1"}},
+		"after-it-was-gone":      {before: true, left: []string{"federated-production-shop"}}, // whose that was is not known any more
+		"gone-before-and-shared": {before: true, shared: true, left: []string{"federated-production-shop", "local-production-shop-c1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHub(t)
+			h.join("c1", "c2")
+			shop := federation.Service("default", "shop")
+			federated := export("c2", shop, 1)
+			federated.Federated = true
+			h.decide(failover.ExportChanged{Export: federated})
+			if tc.shared {
+				federated.Key.Cluster = "c1"
+				h.decide(failover.ExportChanged{Export: federated})
+			}
+			h.decide(failover.ExportChanged{Export: export("c2", webapp, 2)})
+			h.decide(failover.ExportChanged{Export: export("c2", federation.Service("default", "old"), 1)})
+			h.tailnet()
+			h.decide(failover.ExportRemoved{Key: export("c2", federation.Service("default", "old"), 0).Key})
+			if tc.before {
+				h.do(coordinator.MemberGone{Cluster: "c2"})
+				h.tailnet()
+				if n := len(h.Registry().Entries()); n < 4 {
+					t.Fatalf("of one that may come back %d VIPs are left", n)
+				}
+			}
+			h.do(coordinator.MemberGone{Cluster: "c2", ForGood: true})
+			h.restart() // what is not deleted yet is not forgotten
+			h.until(time.Minute)
+			h.tailnet()
+			var left []string
+			for _, e := range h.Registry().Entries() {
+				left = append(left, e.ServiceName)
+			}
+			if diff := cmp.Diff(tc.left, left); diff != "" {
+				t.Errorf("VIPs in the registry (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestWhatIsRefusedIsToldToTheMember(t *testing.T) {
 	h := newHub(t)
 	h.join("c1", "c2")
@@ -579,7 +629,7 @@ func (w walk) step() {
 		w.decide(failover.Operated{Subject: subject, Mode: mode, Ramp: time.Duration(w.IntN(4)-1) * 5 * time.Second})
 	case 11:
 		if w.IntN(8) == 0 {
-			w.do(coordinator.MemberGone{Cluster: w.cluster()})
+			w.do(coordinator.MemberGone{Cluster: w.cluster(), ForGood: w.IntN(2) == 0})
 		}
 	case 12:
 		p := policy.Default()

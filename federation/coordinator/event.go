@@ -30,8 +30,12 @@ type (
 		Cluster  federation.ClusterID
 		Interest federation.Interest
 	}
-	// MemberGone is a member that left the federation.
-	MemberGone struct{ Cluster federation.ClusterID }
+	// MemberGone is a member that left the federation. One that left for good will not come back: its VIPs do not rest
+	// before they are deleted, and those that rest already do so no longer. It may have gone before.
+	MemberGone struct {
+		Cluster federation.ClusterID
+		ForGood bool
+	}
 	// VIPAssigned gives the addresses that the tailnet has for a Tailscale Service.
 	VIPAssigned struct {
 		Service string

@@ -24,8 +24,10 @@ type Step struct {
 	transition failover.Transition
 	vips       []vip.Change
 	notices    []notice
-	// forget are VIPs that the tailnet is to forget; the registry does when it has.
+	// forget are VIPs that the tailnet is to forget; the registry does when it has. With forGood, those that are released are
+	// among them.
 	forget  []vip.Entry
+	forGood bool
 	linked  federation.ClusterID // was heard of
 	expired bool                 // VIPs whose quarantine is over were asked about
 	learned Event                // a part of a rebuilding ended
@@ -63,7 +65,7 @@ func (c *Coordinator) Plan(e Event, now time.Time) Step {
 		m.Cluster, m.Interest, m.Heard = e.Cluster, e.Interest, true
 		c.planMember(&s, m)
 	case MemberGone:
-		c.planMemberGone(&s, e.Cluster)
+		c.planMemberGone(&s, e)
 	case VIPAssigned:
 		c.planAssigned(&s, e)
 	case VIPRefused:
@@ -173,7 +175,7 @@ func (c *Coordinator) planFederated(s *Step, k federation.ExportKey, x *federati
 		exports = append(exports, *x)
 	}
 	if len(exports) == 0 {
-		s.planVIPs(c.registry.PlanRelease(owner, s.now))
+		c.planRelease(s, owner)
 		return
 	}
 	changes, err := c.registry.PlanClaimFederated(k.Service, exports, s.vips...)
@@ -198,16 +200,39 @@ func (c *Coordinator) planMember(s *Step, m ledger.Member) {
 }
 
 // planMemberGone forgets a member that left: its exports, and with them their VIPs.
-func (c *Coordinator) planMemberGone(s *Step, id federation.ClusterID) {
-	if !c.isMember(id) {
+func (c *Coordinator) planMemberGone(s *Step, e MemberGone) {
+	s.forGood = e.ForGood
+	if e.ForGood { // also those of exports that went before
+		for v := range c.registry.All() {
+			if v.Owner.Cluster == e.Cluster {
+				c.planRelease(s, v.Owner)
+			}
+		}
+	}
+	if !c.isMember(e.Cluster) {
 		return
 	}
-	for _, k := range c.state.Exports(id) {
-		s.planVIPs(c.registry.PlanRelease(k, s.now))
+	for _, k := range c.state.Exports(e.Cluster) {
+		if !e.ForGood {
+			c.planRelease(s, k)
+		}
 		c.planFederated(s, k, nil)
 	}
-	c.planFailover(s, failover.ClusterGone{Cluster: id})
-	s.Batch.Members = map[federation.ClusterID]*ledger.Member{id: nil}
+	c.planFailover(s, failover.ClusterGone{Cluster: e.Cluster})
+	s.Batch.Members = map[federation.ClusterID]*ledger.Member{e.Cluster: nil}
+}
+
+// planRelease plans the end of an owner's VIP, after its quarantine or, for good, now.
+func (c *Coordinator) planRelease(s *Step, owner federation.ExportKey) {
+	if !s.forGood {
+		s.planVIPs(c.registry.PlanRelease(owner, s.now))
+		return
+	}
+	changes := c.registry.PlanDismiss(owner, s.now)
+	s.planVIPs(changes)
+	for _, ch := range changes {
+		s.forget = append(s.forget, ch.Entry)
+	}
 }
 
 func (c *Coordinator) planAssigned(s *Step, e VIPAssigned) {

@@ -59,6 +59,8 @@ const (
 	Refer Kind = "refer"
 	// Leave takes A out of the federation and, when it ends, lets it in again.
 	Leave Kind = "leave"
+	// LeaveForGood does so for good: the tailnet forgets its devices, and it comes back, if at all, as one that is new.
+	LeaveForGood Kind = "leave-for-good"
 	// DrainIt, CordonIt, PinIt and Undo are what an operator says of A's export of service B, or of all of A.
 	DrainIt  Kind = "drain"
 	CordonIt Kind = "cordon"
@@ -290,6 +292,14 @@ func (w *world) strikeMember(f Fault) func() {
 	case Leave:
 		w.leave(c)
 		return func() { w.join(c) }
+	case LeaveForGood:
+		w.leaveForGood(c)
+		return func() {
+			w.join(c)
+			if !w.parts.KeepDevices {
+				c.powerOn()
+			}
+		}
 	}
 	return nil
 }

@@ -122,6 +122,9 @@ func (h *hub) handle(e coordinator.Event) {
 	}
 	if !step.Batch.Empty() {
 		if err := h.w.store.commit(h.epoch, h.w.parts.Batch(step.Batch)); err != nil {
+			if errors.Is(err, errForgot) { // what it deleted is deleted
+				h.w.check.vipsAreKept(h, step.Batch.VIPs)
+			}
 			h.stopFor(err)
 			return
 		}
@@ -311,6 +314,14 @@ func (h *hub) readMembers() {
 		}
 	}
 	h.handle(coordinator.MembersExpected{Clusters: accepted})
+}
+
+// dismiss tells the coordinator that a member left for good.
+func (h *hub) dismiss(c *cluster) {
+	if h.up {
+		delete(h.apis, c.Cluster)
+		h.handle(coordinator.MemberGone{Cluster: c.Cluster, ForGood: true})
+	}
 }
 
 // expel tells the coordinator that a member left.

@@ -211,7 +211,9 @@ func (c *checker) storeLost() {
 	clear(c.wishes)
 	clear(c.returned)
 	for k, e := range c.given {
-		if is, ok := c.w.tailnet.services[e.ServiceName]; !ok || is.Owner != e.Owner {
+		is, ok := c.w.tailnet.services[e.ServiceName]
+		over := !e.ReleasedAt.IsZero() && c.w.lead.clock().Sub(e.ReleasedAt) >= c.w.scenario.Quarantine // its deletion may be under way
+		if !ok || is.Owner != e.Owner || over {
 			delete(c.given, k)
 		}
 	}

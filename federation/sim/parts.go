@@ -39,6 +39,8 @@ type Parts struct {
 	NoRebuild bool
 	// ForgetDisk has spokes start with nothing.
 	ForgetDisk bool
+	// KeepDevices has the tailnet keep the devices of members that leave for good.
+	KeepDevices bool
 }
 
 // complete puts a sound part where there is none.

@@ -38,6 +38,9 @@ func sabotages() map[string]sabotage {
 		"tailnet-gives-an-address-twice": {
 			func() sim.Parts { return sim.Parts{AddressTwice: func(time.Duration) bool { return true }} }, "vipsAreDistinct", nil,
 		},
+		"devices-outlive-their-vips": {
+			func() sim.Parts { return sim.Parts{KeepDevices: true} }, "vipsAreDistinct", []sim.Kind{sim.LeaveForGood, sim.Unexport, sim.Cut},
+		},
 		"hub-starts-with-other-names": {
 			func() sim.Parts {
 				return sim.Parts{Load: func(s ledger.State) ledger.State {

@@ -216,7 +216,7 @@ var mix = []weightedKind{
 	{CommitFails, 2, false, 500, 2000}, {CommitForgot, 2, false, 500, 2000},
 	{Throttle, 4, false, 2000, 20000}, {Broken, 3, false, 1000, 15000}, {AnswerLost, 4, false, 2000, 20000},
 	{Ready, 16, true, 0, 0}, {Unexport, 6, false, 500, 120000}, {Federate, 2, false, 0, 0}, {Hosts, 2, false, 0, 0},
-	{Refer, 2, false, 0, 0}, {Leave, 1, false, 2000, 20000},
+	{Refer, 2, false, 0, 0}, {Leave, 1, false, 2000, 20000}, {LeaveForGood, 2, false, 2000, 30000},
 	{DrainIt, 3, false, 0, 0}, {CordonIt, 2, false, 0, 0}, {PinIt, 2, false, 0, 0}, {Undo, 6, false, 0, 0}, {Policies, 2, false, 0, 0},
 }
 

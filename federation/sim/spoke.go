@@ -55,6 +55,12 @@ func (s *spoke) later(after time.Duration, do func()) {
 	}
 }
 
+// forget takes away what the spoke keeps.
+func (s *spoke) forget() {
+	s.disk = disk{}
+	delete(s.w.check.ended, s)
+}
+
 // start starts the spoke with what its disk holds.
 func (s *spoke) start() {
 	if s.up || s.c.crashed > 0 || !s.c.alive() {

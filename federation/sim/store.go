@@ -18,6 +18,7 @@ import (
 var (
 	errFenced = errors.New("store was taken over by a newer epoch")
 	errDisk   = errors.New("the disk failed")
+	errForgot = fmt.Errorf("%w", errDisk) // after it kept the batch, which its hub cannot tell
 )
 
 // store keeps what the hubs commit, as the real stores do: a batch whole or not at all, and only under the newest
@@ -115,7 +116,7 @@ func (s *store) commit(epoch uint64, b ledger.Batch) error {
 	if s.forgetting > 0 {
 		s.forgetting--
 		s.w.cov.count(TopicFault, "commit failed after it took effect")
-		return errDisk
+		return errForgot
 	}
 	return nil
 }

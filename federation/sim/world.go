@@ -296,6 +296,26 @@ func (w *world) leave(c *cluster) {
 	}
 }
 
+// leaveForGood takes a member out of the federation for good. Its devices are deleted first, so that nobody reaches its proxies
+// when its VIPs go; a hub that is not there to do so takes it, when it starts, for one that may come back. One that
+// only believes to lead does so, too.
+func (w *world) leaveForGood(c *cluster) {
+	if !w.parts.KeepDevices {
+		c.powerOff()
+		c.spoke.forget()
+	}
+	c.joined = w.now
+	defer w.accepted()
+	c.left++
+	for _, h := range w.hubs {
+		if h == w.lead {
+			h.dismiss(c)
+		} else {
+			h.expel(c)
+		}
+	}
+}
+
 // join lets a member in again.
 func (w *world) join(c *cluster) {
 	c.left--

@@ -92,6 +92,10 @@ func (g *game) move() (string, []vip.Change) {
 		if g.pick(4) == 0 {
 			k.Cluster = ""
 		}
+		if g.pick(4) == 0 {
+			g.model.dismiss(k, g.now)
+			return "dismiss", g.registry.PlanDismiss(k, g.now)
+		}
 		g.model.release(k, g.now)
 		return "release", g.registry.PlanRelease(k, g.now)
 	case 7:
@@ -160,6 +164,9 @@ func (g *game) look(move string) {
 	has := map[string]vip.Entry{}
 	for _, e := range got {
 		has[e.ServiceName] = e
+		if want := !e.ReleasedAt.IsZero() && g.now.Before(e.ReleasedAt.Add(quarantine)); g.registry.Rests(e, g.now) != want {
+			g.Fatalf("after %s %+v rests: %v, want %v", move, e, !want, want)
+		}
 		if was, ok := g.had[e.ServiceName]; ok && len(was.Addrs) > 0 && (was.Owner != e.Owner || was.Name != e.Name || !slices.Equal(was.Addrs, e.Addrs)) {
 			g.Fatalf("after %s %+v became %+v", move, was, e)
 		}

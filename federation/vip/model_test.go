@@ -124,6 +124,12 @@ func (m *model) release(k federation.ExportKey, now time.Time) {
 	}
 }
 
+func (m *model) dismiss(k federation.ExportKey, now time.Time) {
+	if e := m.owned(k); e != nil && (e.ReleasedAt.IsZero() || now.Before(e.ReleasedAt.Add(quarantine))) {
+		e.ReleasedAt = now.Add(-quarantine)
+	}
+}
+
 func (m *model) expire(now time.Time) {
 	m.entries = slices.DeleteFunc(m.entries, func(e vip.Entry) bool {
 		return !e.ReleasedAt.IsZero() && !now.Before(e.ReleasedAt.Add(quarantine))

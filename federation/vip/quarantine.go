@@ -18,6 +18,22 @@ func (r *Registry) PlanRelease(owner federation.ExportKey, now time.Time) []Chan
 	return []Change{{Entry: e}}
 }
 
+// PlanDismiss plans the end of an owner's VIP, also of one that rests, without a quarantine: as if it had been released so long
+// ago that it is over. A quarantine waits for an owner to come back, and one that left for good will not.
+func (r *Registry) PlanDismiss(owner federation.ExportKey, now time.Time) []Change {
+	e, ok := r.Get(owner)
+	if !ok || !e.ReleasedAt.IsZero() && r.rested(e, now) {
+		return nil
+	}
+	e.ReleasedAt = instant(now.Add(-r.quarantine))
+	return []Change{{Entry: e}}
+}
+
+// Rests reports whether a VIP is kept for an owner that has gone and may come back.
+func (r *Registry) Rests(e Entry, now time.Time) bool {
+	return !e.ReleasedAt.IsZero() && !r.rested(e, now)
+}
+
 // PlanExpire plans the end of all entries whose quarantine is over, sorted by ServiceName. Addresses that become free
 // are given to those that wait by [Registry.PlanFill].
 func (r *Registry) PlanExpire(now time.Time) []Change {

@@ -47,6 +47,9 @@ type Options struct {
 	Version string
 	// Invite readies the federation for a cluster whose id is valid.
 	Invite func(ctx context.Context, cluster federation.ClusterID) (operator.Invitation, error)
+	// Dismiss takes a cluster out of the federation, with its devices. It says what could be done, and whether there was a
+	// MemberCluster.
+	Dismiss func(ctx context.Context, cluster federation.ClusterID) (d operator.Departure, member bool, err error)
 }
 
 // Console is safe for concurrent use. Use [New].

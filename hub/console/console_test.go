@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -75,7 +76,9 @@ func sit(t *testing.T, test func(d *desk)) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		d := &desk{T: t}
 		c := console.New(console.Options{
+			Dismiss: d.dismiss,
 			Journal: db, Now: time.Now, Version: "v1.2.3",
 			Invite: func(_ context.Context, id federation.ClusterID) (operator.Invitation, error) {
 				return operator.Invitation{Cluster: id, AuthKey: "key-of-" + string(id), Hub: "tailgate-hub:7443"}, nil
@@ -86,10 +89,10 @@ func sit(t *testing.T, test func(d *desk)) {
 			t.Fatal(err)
 		}
 		c.Hub = h
-		d := &desk{T: t, Hub: h, Console: c, client: &operator.Client{
+		d.Hub, d.Console, d.client = h, c, &operator.Client{
 			Base: &url.URL{Scheme: "http", Host: "hub"},
 			HTTP: &http.Client{Transport: direct{web.API(c, slog.New(slog.DiscardHandler))}},
-		}}
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- h.Run(ctx) }()
@@ -235,6 +238,52 @@ func TestWhatIsUnknownNamesWhatThereIs(t *testing.T) {
 					d.Errorf("%s: %q does not say %q", name, tc.err, want)
 				}
 			}
+		}
+	})
+}
+
+// dismiss takes a cluster out of the loop as the hub does. The MemberCluster of c2 is not there any more.
+func (d *desk) dismiss(ctx context.Context, id federation.ClusterID) (operator.Departure, bool, error) {
+	if id == "c2" {
+		return operator.Departure{}, false, d.RemoveCluster(ctx, id)
+	}
+	return operator.Departure{Devices: 3}, id == "c3", d.DismissCluster(ctx, id)
+}
+
+func TestAMemberLeaves(t *testing.T) {
+	sit(t, func(d *desk) {
+		before, err := d.client.VIPs(d.Context())
+		if err != nil {
+			d.Fatal(err)
+		}
+		var own []string
+		for _, v := range before {
+			if v.Cluster == "c3" {
+				own = append(own, v.ServiceName)
+			}
+		}
+		got, err := d.client.Leave(d.Context(), "c3")
+		if want := (operator.Departure{Cluster: "c3", VIPs: own, Devices: 3}); err != nil || !cmp.Equal(want, got) || len(own) == 0 {
+			d.Errorf("departure %+v, %v, want %+v", got, err, want)
+		}
+		synctest.Wait()
+		status, err := d.client.Status(d.Context())
+		if err != nil || len(status.Clusters) != 2 {
+			d.Errorf("clusters %+v, %v", status.Clusters, err)
+		}
+		time.Sleep(time.Minute) // of the bubble
+		after, err := d.client.VIPs(d.Context())
+		if err != nil || slices.ContainsFunc(after, func(v operator.VIP) bool { return v.Cluster == "c3" }) {
+			d.Errorf("VIPs %+v, %v", after, err)
+		}
+		for range 2 { // the second time, nothing is left of it but its VIPs
+			got, err := d.client.Leave(d.Context(), "c2")
+			if err != nil || len(got.VIPs) == 0 || !got.Resting || len(got.Left) != 1 || !strings.Contains(got.Left[0], "admin console") {
+				d.Errorf("of one whose MemberCluster was deleted: %+v, %v", got, err)
+			}
+		}
+		if _, err := d.client.Leave(d.Context(), "c9"); !errors.Is(err, operator.ErrNotFound) || !strings.Contains(err.Error(), "c1") {
+			d.Errorf("of a cluster that nobody knows: %v", err)
 		}
 	})
 }
@@ -400,16 +449,18 @@ func TestViewersLookAndAdminsAct(t *testing.T) {
 				return o, nil
 			}
 			return web.Operator{}, errors.New("the policy file gives no role")
-		}, slog.New(slog.DiscardHandler), web.API(d.Console, slog.New(slog.DiscardHandler)))
+		}, []string{"hub.example.ts.net"}, slog.New(slog.DiscardHandler), web.API(d.Console, slog.New(slog.DiscardHandler)))
 		for _, tc := range []struct {
-			person, method, site string
-			code                 int
+			person, method, host, site string
+			code                       int
 		}{
-			{"nobody", "GET", "", 403}, {"viewer", "GET", "", 200}, {"admin", "GET", "", 200},
-			{"nobody", "POST", "", 403}, {"viewer", "POST", "", 403}, {"admin", "POST", "", 200},
-			{"admin", "POST", "cross-site", 403}, {"admin", "POST", "same-origin", 200},
+			{"nobody", "GET", "hub", "", 403}, {"viewer", "GET", "hub", "", 200}, {"admin", "GET", "hub", "", 200},
+			{"nobody", "POST", "hub", "", 403}, {"viewer", "POST", "hub", "", 403}, {"admin", "POST", "hub", "", 200},
+			{"admin", "POST", "hub", "cross-site", 403}, {"admin", "POST", "hub", "same-origin", 200},
+			{"admin", "GET", "hub.example.ts.net", "", 200}, {"admin", "GET", "127.0.0.1:9471", "", 200}, {"admin", "GET", "[::1]:9471", "", 200},
+			{"admin", "POST", "rebound.example.com", "same-origin", 421}, {"admin", "GET", "rebound.example.com", "", 421},
 		} {
-			path := "http://hub/api/v1/operations"
+			path := "http://" + tc.host + "/api/v1/operations"
 			req := httptest.NewRequestWithContext(d.Context(), tc.method, path, strings.NewReader(`{"cluster": "c2", "mode": "Cordon", "ramp": 0}`))
 			req.Header.Set("X-Test-Person", tc.person)
 			if tc.site != "" {
@@ -418,7 +469,7 @@ func TestViewersLookAndAdminsAct(t *testing.T) {
 			answer := httptest.NewRecorder()
 			guarded.ServeHTTP(answer, req)
 			if answer.Code != tc.code {
-				d.Errorf("%s %s %s: %d %s, want %d", tc.person, tc.method, tc.site, answer.Code, answer.Body, tc.code)
+				d.Errorf("%s %s %s %s: %d %s, want %d", tc.person, tc.method, tc.host, tc.site, answer.Code, answer.Body, tc.code)
 			}
 		}
 		ops, err := d.client.Operations(d.Context())

@@ -174,3 +174,44 @@ func (c *Console) Invite(ctx context.Context, cluster federation.ClusterID) (ope
 	}
 	return c.Options.Invite(ctx, cluster)
 }
+
+// Leave takes a cluster out of the federation for good.
+func (c *Console) Leave(ctx context.Context, cluster federation.ClusterID) (operator.Departure, error) {
+	if err := cluster.Validate(); err != nil {
+		return operator.Departure{}, fmt.Errorf("%w: %w", operator.ErrInvalid, err)
+	}
+	known := false
+	vips := []string{}
+	if err := c.look(ctx, func(co *coordinator.Coordinator) {
+		_, known = co.Member(cluster)
+		for v := range co.Registry().All() {
+			if v.Owner.Cluster == cluster {
+				vips = append(vips, v.ServiceName)
+			}
+		}
+	}); err != nil {
+		return operator.Departure{}, err
+	}
+	d, member, err := c.Dismiss(ctx, cluster)
+	if err != nil {
+		return operator.Departure{}, err
+	}
+	if !member && !known && len(vips) == 0 {
+		return operator.Departure{}, c.noCluster(ctx, cluster)
+	}
+	d.Cluster, d.VIPs = cluster, vips
+	if member {
+		return d, nil
+	}
+	if err := c.look(ctx, func(co *coordinator.Coordinator) {
+		for v := range co.Registry().All() {
+			d.Resting = d.Resting || v.Owner.Cluster == cluster && co.Registry().Rests(*v, c.Now())
+		}
+	}); err != nil {
+		return operator.Departure{}, err
+	}
+	if d.Resting {
+		d.Left = append(d.Left, fmt.Sprintf("devices of %s in the tailnets: its MemberCluster is gone, and with it what they are called; delete them in the admin console", cluster))
+	}
+	return d, nil
+}

@@ -64,6 +64,11 @@ func (s *Server) take(ctx context.Context, c federation.ClusterID, r *link.Repor
 		if err := s.Hub.Hosts(ctx, c, hosts); err != nil {
 			return status.FromContextError(err).Err()
 		}
+		devices := make([]Device, 0, len(p.GetDevices()))
+		for _, d := range p.GetDevices() {
+			devices = append(devices, Device{Tailnet: d.GetTailnetRef(), NodeID: d.GetNodeId()})
+		}
+		s.Members.Devices(ctx, c, devices)
 	}
 	if i := r.GetInterest(); i != nil {
 		in := federation.Interest{All: i.GetAll()}

@@ -67,9 +67,10 @@ func (l *listener) serve(heartbeat time.Duration) *hublink.Server {
 	return hublink.New(hublink.Options{Hub: l, Members: l, Heartbeat: heartbeat, Log: slog.New(slog.DiscardHandler)})
 }
 
-func (l *listener) Owns(federation.ClusterID, string) bool                        { return true }
-func (l *listener) Connected(context.Context, federation.ClusterID, bool, string) {}
-func (l *listener) Applied(context.Context, federation.ClusterID, uint64, uint64) {}
+func (l *listener) Owns(federation.ClusterID, string) bool                          { return true }
+func (l *listener) Connected(context.Context, federation.ClusterID, bool, string)   {}
+func (l *listener) Applied(context.Context, federation.ClusterID, uint64, uint64)   {}
+func (l *listener) Devices(context.Context, federation.ClusterID, []hublink.Device) {}
 func (l *listener) LinkState(_ context.Context, c federation.ClusterID, up bool) error {
 	if l.slow != nil {
 		<-l.slow

@@ -63,7 +63,12 @@ type Members interface {
 	Connected(ctx context.Context, c federation.ClusterID, up bool, reason string)
 	// Applied is told which of the hub's states the member has applied.
 	Applied(ctx context.Context, c federation.ClusterID, epoch, version uint64)
+	// Devices is told which nodes the member's proxies are now.
+	Devices(ctx context.Context, c federation.ClusterID, devices []Device)
 }
+
+// Device is a proxy's node. Tailnet is the TailscaleTailnet that it is in, empty for that of the spokes.
+type Device struct{ Tailnet, NodeID string }
 
 // Hub is what the server tells and asks the hub.
 type Hub interface {

@@ -133,6 +133,10 @@ func (r *rig) Join(ctx context.Context, c hublink.Claim) (federation.Locality, e
 	return c.Locality, nil
 }
 
+func (r *rig) Devices(_ context.Context, c federation.ClusterID, devices []hublink.Device) {
+	_ = r.say("%s has devices %v", c, devices)
+}
+
 func (r *rig) Owns(c federation.ClusterID, stableID string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -261,14 +265,16 @@ func TestReport(t *testing.T) {
 	err = stream.Send(&link.ReportRequest{
 		ClusterId:    "c1",
 		AppliedEpoch: 7, AppliedVersion: 3,
-		Interest:     &link.Interest{All: true},
-		Proxies:      &link.Proxies{Ingress: []*link.ProxyHost{{NodeId: "p1", Addr: "100.64.0.3:9440"}}},
+		Interest: &link.Interest{All: true},
+		Proxies: &link.Proxies{
+			Ingress: []*link.ProxyHost{{NodeId: "p1", Addr: "100.64.0.3:9440"}}, Devices: []*link.ProxyDevice{{NodeId: "p1"}, {TailnetRef: "lab", NodeId: "p2"}},
+		},
 		Observations: []*link.Observation{{Cluster: "c2", Reachable: true, AgeMs: 20}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, told := range []string{"link of c1 up true", "c1 applied 7.3", "c1 has hosts [{p1 100.64.0.3:9440}]", "c1 wants true []", "c1 sees c2 true 20ms ago"} {
+	for _, told := range []string{"link of c1 up true", "c1 applied 7.3", "c1 has hosts [{p1 100.64.0.3:9440}]", "c1 has devices [{ p1} {lab p2}]", "c1 wants true []", "c1 sees c2 true 20ms ago"} {
 		r.want(t, told)
 	}
 	r.want(t, "link of c1 up false") // after three silent heartbeats

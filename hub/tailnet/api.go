@@ -187,6 +187,28 @@ func (a *API) MintKey(ctx context.Context, o KeyOptions) (string, error) {
 	return key.Key, nil
 }
 
+// ErrForeignDevice reports a device that does not carry the tag it should.
+var ErrForeignDevice = errors.New("not a device of this federation")
+
+// DeleteDevice deletes the device with a stable node id, if it carries one of the tags. One that is gone is no error; one
+// without them is left alone, and the error wraps [ErrForeignDevice].
+func (a *API) DeleteDevice(ctx context.Context, nodeID string, tags ...string) error {
+	device, err := a.client.Devices().Get(ctx, nodeID)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return said(err, "read the device %s", nodeID)
+	}
+	if !slices.ContainsFunc(device.Tags, func(t string) bool { return slices.Contains(tags, t) }) {
+		return fmt.Errorf("delete the device %s (%s): %w: it carries none of %v", nodeID, device.Name, ErrForeignDevice, tags)
+	}
+	if err := a.client.Devices().Delete(ctx, nodeID); err != nil && !errors.Is(err, ErrNotFound) {
+		return said(err, "delete the device %s (%s)", nodeID, device.Name)
+	}
+	return nil
+}
+
 // description keeps what the API allows: letters, digits, '-' and spaces.
 func description(s string) string {
 	s = strings.Map(func(r rune) rune {

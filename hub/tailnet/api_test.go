@@ -515,3 +515,38 @@ func TestInventory(t *testing.T) {
 		t.Errorf("services %q, want %q", services, want)
 	}
 }
+
+func TestDeleteDevice(t *testing.T) {
+	tn := start(t)
+	api := newAPI(t, tailnet.APIOptions{BaseURL: tn.URL()})
+	ids := map[string]string{}
+	for name, tag := range map[string]string{"proxy": proxyTag, "other": "tag:tailgate-hub"} {
+		key, err := tn.MintKey(fake.KeyOptions{Tags: []string{tag}, Preauthorized: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		node, err := fake.Node(t.Context(), fake.NodeOptions{Hostname: name, AuthKey: key, Dir: t.TempDir(), ControlURL: tn.URL()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = node.Close() })
+	}
+	for _, n := range tn.Nodes() {
+		ids[n.Hostname] = string(n.ID)
+	}
+	if err := api.DeleteDevice(t.Context(), ids["other"], proxyTag, spokeTag); !errors.Is(err, tailnet.ErrForeignDevice) || !strings.Contains(err.Error(), "other") {
+		t.Errorf("of somebody else's device: %v", err)
+	}
+	for range 2 { // gone is gone
+		if err := api.DeleteDevice(t.Context(), ids["proxy"], proxyTag, spokeTag); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var left []string
+	for _, n := range tn.Nodes() {
+		left = append(left, n.Hostname)
+	}
+	if !slices.Equal(left, []string{"other"}) {
+		t.Errorf("left are %q", left)
+	}
+}

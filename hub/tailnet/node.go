@@ -174,6 +174,18 @@ func (n *Node) Addrs() []netip.Addr {
 	return slices.DeleteFunc([]netip.Addr{v4, v6}, func(a netip.Addr) bool { return !a.IsValid() })
 }
 
+// FullName returns the node's name in the tailnet with the tailnet's suffix, without the dot at the end.
+func (n *Node) FullName(ctx context.Context) (string, error) {
+	st, err := n.local.StatusWithoutPeers(ctx)
+	if err != nil {
+		return "", fmt.Errorf("ask the node for its name: %w", err)
+	}
+	if st.Self == nil {
+		return "", errors.New("the node has no name yet")
+	}
+	return strings.TrimSuffix(st.Self.DNSName, "."), nil
+}
+
 // Listen listens on the tailnet, and nowhere else. The address is like ":443".
 func (n *Node) Listen(network, addr string) (net.Listener, error) {
 	l, err := n.server.Listen(network, addr)

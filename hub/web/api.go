@@ -35,6 +35,7 @@ const (
 //	POST /api/v1/forecast?horizon=10m     a Wish
 //	POST /api/v1/operations               a Wish
 //	POST /api/v1/invitations/CLUSTER      answers with a secret
+//	POST /api/v1/departures/CLUSTER
 func API(api operator.API, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	get := func(path string, answer func(*http.Request) (any, error)) {
@@ -91,6 +92,9 @@ func API(api operator.API, log *slog.Logger) http.Handler {
 	})
 	post("invitations/{cluster}", func(r *http.Request) (any, error) {
 		return api.Invite(r.Context(), federation.ClusterID(r.PathValue("cluster")))
+	})
+	post("departures/{cluster}", func(r *http.Request) (any, error) {
+		return api.Leave(r.Context(), federation.ClusterID(r.PathValue("cluster")))
 	})
 	return mux
 }

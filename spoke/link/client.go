@@ -50,7 +50,8 @@ type Options struct {
 	// APIPort is the port of the spoke's tailnet node where its API server can be read.
 	APIPort  uint16
 	Locality federation.Locality
-	Versions *link.Versions
+	// Versions are asked for with each join; they are for operators to read.
+	Versions func(ctx context.Context) *link.Versions
 	Log      *slog.Logger
 }
 
@@ -150,9 +151,11 @@ func (c *Client) once(ctx context.Context) error {
 func (c *Client) join(ctx context.Context, hub link.HubClient) (*link.JoinResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
-	joined, err := hub.Join(ctx, &link.JoinRequest{
-		ClusterId: string(c.Cluster), Versions: c.Versions, ApiPort: uint32(c.APIPort), Region: c.Locality.Region, Zone: c.Locality.Zone,
-	})
+	request := &link.JoinRequest{ClusterId: string(c.Cluster), ApiPort: uint32(c.APIPort), Region: c.Locality.Region, Zone: c.Locality.Zone}
+	if c.Versions != nil {
+		request.Versions = c.Versions(ctx)
+	}
+	joined, err := hub.Join(ctx, request)
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}

@@ -374,6 +374,12 @@ func TestReports(t *testing.T) {
 			t.Fatalf("what did not change is sent again: %v", r)
 		}
 	}
+	next.Devices = []spoke.Device{{NodeID: "n"}, {Tailnet: "lab", NodeID: "e"}}
+	b.spoke.set(next)
+	r = until(t, "report with devices", b.hub.reports, func(r *api.ReportRequest) bool { return r.GetProxies() != nil })
+	if d := r.GetProxies().GetDevices(); len(d) != 2 || d[1].GetTailnetRef() != "lab" || d[1].GetNodeId() != "e" || len(r.GetProxies().GetIngress()) != 1 {
+		t.Errorf("report %v: want both devices, and the host again", r)
+	}
 	next.Observations = map[federation.Target]probes.Result{target: {Reachable: false, At: at.Add(time.Second)}}
 	next.Hosts = nil
 	b.spoke.set(next)

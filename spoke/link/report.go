@@ -60,6 +60,7 @@ type memory struct {
 	all      bool
 	known    bool
 	hosts    []spoke.Host
+	devices  []spoke.Device
 }
 
 // next returns the request that brings the hub from what was sent to r, and remembers it as sent.
@@ -73,13 +74,16 @@ func (m *memory) next(r spoke.Report, now time.Time) *link.ReportRequest {
 	if !m.began || m.all != r.All {
 		out.Interest = &link.Interest{All: r.All}
 	}
-	if r.HostsKnown && (!m.known || !slices.Equal(m.hosts, r.Hosts)) {
+	if r.HostsKnown && (!m.known || !slices.Equal(m.hosts, r.Hosts) || !slices.Equal(m.devices, r.Devices)) {
 		out.Proxies = &link.Proxies{}
 		for _, h := range r.Hosts {
 			out.Proxies.Ingress = append(out.Proxies.Ingress, &link.ProxyHost{NodeId: h.NodeID, Addr: h.Addr.String()})
 		}
+		for _, d := range r.Devices {
+			out.Proxies.Devices = append(out.Proxies.Devices, &link.ProxyDevice{TailnetRef: d.Tailnet, NodeId: d.NodeID})
+		}
 	}
-	m.began, m.all, m.known, m.hosts = true, r.All, r.HostsKnown, r.Hosts
+	m.began, m.all, m.known, m.hosts, m.devices = true, r.All, r.HostsKnown, r.Hosts, r.Devices
 	m.observed = make(map[federation.Target]time.Time, len(r.Observations))
 	for t, o := range r.Observations {
 		m.observed[t] = o.At

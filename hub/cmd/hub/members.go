@@ -90,6 +90,15 @@ func (m linkMembers) Applied(ctx context.Context, c federation.ClusterID, epoch,
 	m.registry.SetProgress(c, member.Progress{Epoch: epoch, Version: version, Exports: exports})
 }
 
+// Devices is told which nodes the member's proxies are.
+func (m linkMembers) Devices(_ context.Context, c federation.ClusterID, devices []link.Device) {
+	out := make([]v1alpha1.MemberDevice, 0, len(devices))
+	for _, d := range devices {
+		out = append(out, v1alpha1.MemberDevice{NodeID: d.NodeID, Tailnet: d.Tailnet})
+	}
+	m.registry.SetDevices(c, out)
+}
+
 func versions(v *apilink.Versions) v1alpha1.MemberVersions {
 	return v1alpha1.MemberVersions{Spoke: v.GetSpoke(), Kubernetes: v.GetKubernetes(), EnvoyGateway: v.GetEnvoyGateway()}
 }

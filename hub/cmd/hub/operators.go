@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -17,6 +18,7 @@ import (
 	"github.com/tailgate-project/tailgate/hub/link"
 	"github.com/tailgate-project/tailgate/hub/tailnet"
 	"github.com/tailgate-project/tailgate/hub/web"
+	"github.com/tailgate-project/tailgate/hub/web/dashboard"
 )
 
 // loopback listens where nobody comes who is not on this machine, or in this pod: there, reaching the port is the right.
@@ -31,6 +33,21 @@ func loopback(ctx context.Context, addr string) (net.Listener, error) {
 		return nil, fmt.Errorf("--operator-addr: %w; name another address", err)
 	}
 	return ln, nil
+}
+
+// operators serves the dashboard and the API to those whom the function knows, under the names that the hub has.
+func operators(desk *console.Console, who func(*http.Request) (web.Operator, error), names []string, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/api/", web.Guard(who, names, log, web.API(desk, log)))
+	mux.Handle("/", dashboard.New(dashboard.Options{
+		API: desk, Log: log, Version: version(), HubTag: hubTag, Hosts: names,
+		Viewer: func(r *http.Request) (dashboard.Viewer, error) {
+			o, err := who(r)
+			return dashboard.Viewer(o), err
+		},
+		As: func(ctx context.Context, v dashboard.Viewer) context.Context { return console.As(ctx, v.Name) },
+	}))
+	return mux
 }
 
 // localOperator is whoever reaches the loopback interface.

@@ -171,6 +171,7 @@ func assemble(ctx context.Context, o options, p *parts) error {
 	exports := export.New(provided, h)
 	policies := failoverpolicy.New(failoverpolicy.Options{Client: local.GetClient(), Policies: h, Fallback: fallback})
 	desk.Hub, desk.Options.Invite = h, inviter{o, vips, members, p.node}.invite
+	desk.Dismiss = newUsher(o, vips, members, h, p.log).dismiss
 	sink.hub, sink.members, sink.exports, sink.desk = h, members, exports, desk
 	if err := errors.Join(tailnets.AddTo(local), members.AddTo(local), policies.AddTo(local), exports.AddTo(ctx, mgr), provided.AddTo(mgr)); err != nil {
 		return fmt.Errorf("controllers: %w", err)
@@ -184,14 +185,18 @@ func assemble(ctx context.Context, o options, p *parts) error {
 	})
 	p.metrics.Ask(h.Stats)
 	p.front.serve(web.Handler(web.Options{Hub: h, Journal: p.db, Log: p.log}))
-	p.local.serve(web.Guard(localOperator, p.log, web.API(desk, p.log)))
+	p.local.serve(operators(desk, localOperator, nil, p.log))
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.Run(ctx) })
 	g.Go(func() error { return mgr.Start(ctx) })
 	if p.operators != nil {
 		g.Go(func() error {
-			front := web.Guard(tailnetOperator(p.node), p.log, web.API(desk, p.log))
+			name, err := p.node.FullName(ctx)
+			if err != nil {
+				return err
+			}
+			front := operators(desk, tailnetOperator(p.node), []string{name}, p.log)
 			return serveHTTP(ctx, &http.Server{Handler: front, ReadHeaderTimeout: 10 * time.Second}, p.operators)
 		})
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -86,4 +87,13 @@ func (t *tool) completeServices(cmd *cobra.Command, args []string, _ string) ([]
 		out = append(out, short(s.ID))
 	}
 	return slices.Sorted(slices.Values(out)), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeContexts offers those of the kubeconfig.
+func (t *tool) completeContexts(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	config, err := t.kube("").RawConfig()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return slices.Sorted(maps.Keys(config.Contexts)), cobra.ShellCompDirectiveNoFileComp
 }

@@ -116,6 +116,10 @@ type live struct {
 	api conditionState
 
 	progress Progress
+	// devices are those that the spoke named last.
+	devices []v1alpha1.MemberDevice
+	// leaving is set while somebody else takes the cluster out of the federation.
+	leaving bool
 
 	// rival is the last node that claimed the id of another one, at rivalAt.
 	rival   string
@@ -139,6 +143,9 @@ func New(o Options) *Registry {
 func (r *Registry) Join(ctx context.Context, c Claim) (Member, error) {
 	if err := c.validate(); err != nil {
 		return Member{}, err
+	}
+	if r.leaving(c.Cluster) {
+		return Member{}, fmt.Errorf("%w: %s is leaving the federation", ErrNotAccepted, c.Cluster)
 	}
 	var object *v1alpha1.MemberCluster
 	err := retry.RetryOnConflict(retry.DefaultRetry, func() (err error) {
@@ -281,6 +288,64 @@ func (r *Registry) SetProgress(id federation.ClusterID, p Progress) {
 	if l := r.live[id]; l != nil {
 		l.progress = p
 	}
+}
+
+// maxDevices is how many devices a status can have.
+const maxDevices = 256
+
+// SetDevices says which tailnet nodes a member's proxies are. Those that were named before stay in the status: a proxy that is
+// away for a minute still has its device.
+func (r *Registry) SetDevices(id federation.ClusterID, devices []v1alpha1.MemberDevice) {
+	r.edit(id, func(l *live) { l.devices = devices })
+}
+
+// Dismiss takes a cluster out of the federation for good: its MemberCluster is accepted no longer, so that its spoke is refused
+// from now on, by a hub that is started meanwhile too, and farewell does the rest, with the object, nil if there is none. Nobody
+// else tells the sink meanwhile. Once farewell is done the object is deleted; until then it keeps what the next one has to know.
+func (r *Registry) Dismiss(ctx context.Context, id federation.ClusterID, farewell func(context.Context, *v1alpha1.MemberCluster) (done bool, err error)) error {
+	r.edit(id, func(l *live) { l.leaving = true })
+	defer r.edit(id, func(l *live) { l.leaving = false })
+	object, err := r.refuse(ctx, id)
+	if err != nil {
+		return err
+	}
+	r.Clusters.Disengage(id)
+	r.edit(id, func(l *live) {
+		if object != nil { // what the spoke said last may not be written yet
+			object.Status.Devices = union(object.Status.Devices, l.devices)
+		}
+		l.member, l.api = false, conditionState{}
+	})
+	done, err := farewell(ctx, object)
+	if err != nil {
+		return err
+	}
+	r.edit(id, func(l *live) { l.removed = true })
+	if !done || object == nil {
+		return nil
+	}
+	err = r.Client.Delete(ctx, object, client.Preconditions{UID: &object.UID})
+	return wrap(client.IgnoreNotFound(err), "delete the MemberCluster %s", id)
+}
+
+// refuse takes the acceptance back, and returns the object, nil if there is none.
+func (r *Registry) refuse(ctx context.Context, id federation.ClusterID) (*v1alpha1.MemberCluster, error) {
+	object := &v1alpha1.MemberCluster{}
+	err := r.Reader.Get(ctx, types.NamespacedName{Name: string(id)}, object)
+	if err == nil && object.Spec.Accepted { // of this object, not of one that has come in its place
+		patch := fmt.Sprintf(`{"metadata":{"uid":%q},"spec":{"accepted":false}}`, object.UID)
+		err = r.Client.Patch(ctx, object, client.RawPatch(types.MergePatchType, []byte(patch)))
+	}
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	return object, wrap(err, "take the acceptance of the MemberCluster %s back", id)
+}
+
+func (r *Registry) leaving(id federation.ClusterID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.live[id] != nil && r.live[id].leaving
 }
 
 // Accepted returns the clusters that are accepted as members, whether or not they have been heard of.

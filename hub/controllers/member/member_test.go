@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -57,6 +58,7 @@ func TestRegistry(t *testing.T) {
 	t.Run("racing-nodes-get-one-id", f.testRace)
 	t.Run("conditions-follow-link-and-api", f.testConditions)
 	t.Run("refused-and-deleted-clusters-are-removed", f.testRemoval)
+	t.Run("dismissed-clusters-are-refused-and-told-once", f.testDismissal)
 	t.Run("clusters-deleted-while-the-hub-was-away-are-pruned", f.testPrune)
 	t.Run("acceptance-by-option", f.testAcceptOptions)
 }
@@ -250,6 +252,58 @@ func (f *fixture) testRemoval(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.recorder.await(t, "remove leaving")
+}
+
+func (f *fixture) testDismissal(t *testing.T) {
+	r := f.run(t, member.Options{})
+	if err := r.registry.Invite(t.Context(), "old"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.registry.Join(t.Context(), claim("old", "n1")); err != nil {
+		t.Fatal(err)
+	}
+	device := func(ids ...string) (out []v1alpha1.MemberDevice) {
+		for _, id := range ids {
+			out = append(out, v1alpha1.MemberDevice{NodeID: id})
+		}
+		return out
+	}
+	r.registry.SetDevices("old", device("p1", "p2"))
+	f.await(t, "old", func(o *v1alpha1.MemberCluster) bool { return len(o.Status.Devices) == 2 })
+	r.registry.SetDevices("old", device("p2", "p3")) // p1 is away
+	f.await(t, "old", func(o *v1alpha1.MemberCluster) bool { return len(o.Status.Devices) == 3 })
+	all := device("p1", "p2", "p3")
+	for n, want := range [][]v1alpha1.MemberDevice{all, all, nil} { // said again, as it could not be done the first time; and again, as it was
+		err := r.registry.Dismiss(t.Context(), "old", func(_ context.Context, object *v1alpha1.MemberCluster) (bool, error) {
+			if _, err := r.registry.Join(t.Context(), claim("old", "n1")); !errors.Is(err, member.ErrNotAccepted) {
+				t.Errorf("its spoke is let in while it leaves: %v", err)
+			}
+			if (object != nil) != (n < 2) || object != nil && !cmp.Equal(want, object.Status.Devices) {
+				t.Errorf("farewell %d to %+v, want its devices %v", n, object, want)
+			}
+			_, err := r.registry.Reconcile(t.Context(), request("old"))
+			if n == 0 && r.recorder.has("remove old") {
+				t.Error("the sink was told by the registry, as of one that may come back")
+			}
+			return n == 1, err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			if _, err := r.registry.Join(t.Context(), claim("old", "n1")); !errors.Is(err, member.ErrNotAccepted) {
+				t.Errorf("its spoke is let in again before all is done: %v", err)
+			}
+		}
+		err = f.admin.Get(t.Context(), client.ObjectKey{Name: "old"}, &v1alpha1.MemberCluster{})
+		if n == 0 && err != nil || n > 0 && !apierrors.IsNotFound(err) {
+			t.Errorf("after %d tries the MemberCluster is: %v", n+1, err)
+		}
+	}
+	failed := r.registry.Dismiss(t.Context(), "old", func(context.Context, *v1alpha1.MemberCluster) (bool, error) { return false, errors.New("no") })
+	if failed == nil {
+		t.Error("a farewell that fails is no error")
+	}
 }
 
 func (f *fixture) testPrune(t *testing.T) {

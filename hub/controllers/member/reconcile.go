@@ -17,7 +17,7 @@ import (
 	"github.com/tailgate-project/tailgate/hub/clusters"
 )
 
-// +kubebuilder:rbac:groups=gateway.tailscale.com,resources=memberclusters,verbs=get;list;watch;create
+// +kubebuilder:rbac:groups=gateway.tailscale.com,resources=memberclusters,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=gateway.tailscale.com,resources=memberclusters/status,verbs=update
 
 // staleRetry is how long a status that was made from an old object waits for the cache to have the new one.
@@ -113,8 +113,11 @@ func (r *Registry) remove(ctx context.Context, id federation.ClusterID, forget b
 		r.live[id] = l
 	}
 	l.member, l.api = false, conditionState{}
-	told := l.removed
+	told, leaving := l.removed, l.leaving
 	r.mu.Unlock()
+	if leaving { // who dismisses it tells the sink, and has it reconciled again
+		return nil
+	}
 	if !told {
 		if err := r.Sink.RemoveCluster(ctx, id); err != nil {
 			return fmt.Errorf("remove member %s: %w", id, err)

@@ -3,6 +3,7 @@ package member
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -40,6 +41,7 @@ func describe(object *v1alpha1.MemberCluster, l live, now time.Time) (status v1a
 	if object.Spec.Accepted && l.member {
 		set(synced(l))
 		status.Versions = l.claim.Versions
+		status.Devices = union(status.Devices, l.devices)
 		status.Addresses = []v1alpha1.Address{v1alpha1.Address(l.claim.Addr.Addr().String())}
 		next = seen(&status, l, now)
 	} else {
@@ -141,4 +143,15 @@ func synced(l live) metav1.Condition {
 		c.Reason, c.Message = v1alpha1.ReasonSynced, l.api.reason
 	}
 	return c
+}
+
+// union is what is in either, the older ones first. A status has no room for more than the newest of too many.
+func union(old, now []v1alpha1.MemberDevice) []v1alpha1.MemberDevice {
+	out := slices.Clone(old)
+	for _, d := range now {
+		if !slices.ContainsFunc(out, func(o v1alpha1.MemberDevice) bool { return o.NodeID == d.NodeID }) {
+			out = append(out, d)
+		}
+	}
+	return out[max(0, len(out)-maxDevices):]
 }

@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/tailgate-project/tailgate/api/envoygateway"
 	linkapi "github.com/tailgate-project/tailgate/api/link"
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/federation/discovery"
@@ -25,7 +27,7 @@ import (
 	"github.com/tailgate-project/tailgate/spoke/tailnet"
 )
 
-// rejoinPause is between two attempts to reach the tailnet, for a node that has joined before.
+// rejoinPause is between two attempts to join the tailnet.
 const rejoinPause = 5 * time.Second
 
 // hubSide is the spoke's tailnet node and what goes over it: the link, and the API server for the hub to see. Without
@@ -35,6 +37,7 @@ type hubSide struct {
 	cluster federation.ClusterID
 	spoke   *spoke.Spoke
 	api     *rest.Config
+	client  kubernetes.Interface
 	link    *link.Client
 	node    atomic.Pointer[tailnet.Node]
 }
@@ -47,21 +50,39 @@ func (h *hubSide) build(s *spoke.Spoke, member *rest.Config, client kubernetes.I
 			return fmt.Errorf("--api-kubeconfig: %w", err)
 		}
 	}
-	versions := &linkapi.Versions{Spoke: version()}
-	if v, err := client.Discovery().ServerVersion(); err == nil { // only told for the operator's information
-		versions.Kubernetes = v.GitVersion
-	}
+	h.client = client
 	h.link = link.New(link.Options{
-		Cluster: h.cluster, Spoke: s, Dial: h.dial, APIPort: h.apiPort, Locality: h.locality, Versions: versions, Log: h.log,
+		Cluster: h.cluster, Spoke: s, Dial: h.dial, APIPort: h.apiPort, Locality: h.locality, Versions: h.versions, Log: h.log,
 	})
 	return nil
 }
 
-// run joins the tailnet and keeps the link until ctx ends. It fails if the tailnet refuses the spoke.
+// +kubebuilder:rbac:groups=apps,namespace=envoy-gateway-system,resources=deployments,resourceNames=envoy-gateway,verbs=get
+
+// versions are what operators are told of this cluster; what cannot be found out is empty.
+func (h *hubSide) versions(ctx context.Context) *linkapi.Versions {
+	v := &linkapi.Versions{Spoke: version()}
+	if k, err := h.client.Discovery().ServerVersion(); err != nil {
+		h.log.Debug("the version of Kubernetes is not known", "err", err)
+	} else {
+		v.Kubernetes = k.GitVersion
+	}
+	d, err := h.client.AppsV1().Deployments(h.gatewayNamespace).Get(ctx, envoygateway.Deployment, metav1.GetOptions{})
+	if err != nil {
+		h.log.Debug("the version of Envoy Gateway is not known", "err", err)
+		return v
+	}
+	if pod := d.Spec.Template.Spec; len(pod.Containers) > 0 {
+		v.EnvoyGateway = envoygateway.Version(d.Labels, pod.Containers[0].Image)
+	}
+	return v
+}
+
+// run joins the tailnet and keeps the link until ctx ends.
 func (h *hubSide) run(ctx context.Context) error {
-	node, err := h.join(ctx)
-	if err != nil || node == nil {
-		return err
+	node := h.join(ctx)
+	if node == nil {
+		return nil
 	}
 	defer node.Close()
 	h.node.Store(node)
@@ -88,34 +109,48 @@ func (h *hubSide) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// join joins the tailnet, again and again where it does not answer: a node that has joined before needs no more than
-// patience. It returns nil if ctx ends.
-func (h *hubSide) join(ctx context.Context) (*tailnet.Node, error) {
+// join joins the tailnet, again and again until it succeeds: what Envoy is served does not depend on it, and a key that was
+// not taken may be replaced in its file at any time. It returns nil if ctx ends.
+func (h *hubSide) join(ctx context.Context) *tailnet.Node {
+	var told string
 	for {
-		node, err := tailnet.Join(ctx, tailnet.Options{
-			Dir: filepath.Join(h.stateDir, "tailnet"), Hostname: h.hostname, ControlURL: h.controlURL,
-			AuthKey: h.joinKey, KeySource: h.keySource, Timeout: h.joinTimeout, Log: h.log,
-		})
-		switch {
-		case err == nil:
-			return node, nil
-		case ctx.Err() != nil:
-			return nil, nil
-		case !errors.Is(err, tailnet.ErrTimeout):
-			return nil, err
+		node, err := h.enter(ctx)
+		if err == nil {
+			return node
+		}
+		if ctx.Err() != nil {
+			return nil
 		}
 		st := spoke.LinkStatus{Reason: spoke.ReasonHubUnreachable, Message: err.Error()}
+		if errors.Is(err, tailnet.ErrKeyRefused) || errors.Is(err, tailnet.ErrNoKey) {
+			st.Reason = spoke.ReasonJoinKeyRefused
+		}
+		if st.Message != told {
+			told = st.Message
+			h.log.Warn("not in the tailnet, will try again", "err", err)
+		}
 		if err := h.spoke.LinkChanged(ctx, st); err != nil {
-			return nil, nil
+			return nil // ctx ended
 		}
 		timer := time.NewTimer(rejoinPause)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, nil
+			return nil
 		case <-timer.C:
 		}
 	}
+}
+
+// enter tries once to join the tailnet, with the key that there is now.
+func (h *hubSide) enter(ctx context.Context) (*tailnet.Node, error) {
+	if err := h.readKey(); err != nil {
+		return nil, err
+	}
+	return tailnet.Join(ctx, tailnet.Options{
+		Dir: filepath.Join(h.stateDir, "tailnet"), Hostname: h.hostname, ControlURL: h.controlURL,
+		AuthKey: h.joinKey, KeySource: h.keySource, Timeout: h.joinTimeout, Log: h.log,
+	})
 }
 
 // errNoTailnet reports that the spoke is not in the tailnet now.

@@ -5,13 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +30,6 @@ import (
 	"github.com/tailgate-project/tailgate/extension"
 	"github.com/tailgate-project/tailgate/extension/certs"
 	"github.com/tailgate-project/tailgate/spoke"
-	"github.com/tailgate-project/tailgate/spoke/tailnet"
 )
 
 func TestMain(m *testing.M) {
@@ -190,7 +189,7 @@ func (w *world) eventually(what string, check func() error) {
 func TestRun(t *testing.T) {
 	w := newWorld(t)
 	w.testBootstrap()
-	w.testWrongKey()
+	w.testVersions()
 	w.testAgent()
 }
 
@@ -230,42 +229,37 @@ func (w *world) testBootstrap() {
 	}
 }
 
-func (w *world) testWrongKey() {
-	ctx, cancel := context.WithTimeout(w.Context(), patience)
-	defer cancel()
-	o := w.options(w.TempDir(), "tskey-auth-wrong")
-	err := run(ctx, o)
-	if !errors.Is(err, tailnet.ErrKeyRefused) || !strings.Contains(err.Error(), o.joinKeyFile) {
-		w.Errorf("error %v, want one that names the key's file", err)
+// testVersions installs an Envoy Gateway.
+func (w *world) testVersions() {
+	h := hubSide{options: w.options(w.TempDir(), ""), client: w.client}
+	if v := h.versions(w.Context()); v.GetEnvoyGateway() != "" || !strings.HasPrefix(v.GetKubernetes(), "v1.") || v.GetSpoke() == "" {
+		w.Errorf("versions without an Envoy Gateway: %v", v)
+	}
+	w.must(w.api.ApplyYAML(w.Context(), []byte(`{apiVersion: apps/v1, kind: Deployment, metadata: {name: envoy-gateway, namespace: envoy-gateway-system}, spec: {
+		selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: envoy-gateway, image: "example.com/gateway:v1.9.1"}]}}}}`)))
+	if got := h.versions(w.Context()).GetEnvoyGateway(); got != "v1.9.1" {
+		w.Errorf("Envoy Gateway's version %q", got)
 	}
 }
 
+// testAgent runs an agent whose key is a wrong one at first: what it serves in the cluster does not wait for the tailnet,
+// and the right key is taken from the same file once it is there.
 func (w *world) testAgent() {
 	key, err := w.tailnet.MintKey(testnet.KeyOptions{Tags: []string{"tag:tailgate-spoke"}})
 	w.must(err)
 	ctx, cancel := context.WithCancel(w.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, w.options(w.TempDir(), key)) }()
+	o := w.options(w.TempDir(), "tskey-auth-wrong")
+	go func() { ended <- run(ctx, o) }()
 	w.eventually("ready", func() error {
 		if code, body, err := get("/readyz"); err != nil || code != http.StatusOK {
 			return fmt.Errorf("%d %s: %w", code, body, err)
 		}
 		return nil
 	})
-	w.eventually("status names the missing hub", func() error {
-		_, body, err := get("/status")
-		if err != nil {
-			return err
-		}
-		var st spoke.Status
-		if err := json.Unmarshal(body, &st); err != nil {
-			return fmt.Errorf("read %s: %w", body, err)
-		}
-		if st.Link.Up || st.Link.Reason != spoke.ReasonHubUnreachable || !strings.Contains(st.Link.Message, `no peer "tailgate-hub"`) {
-			return fmt.Errorf("link %+v", st.Link)
-		}
-		return nil
-	})
+	w.linkSays("the refused key", spoke.ReasonJoinKeyRefused, "the tailnet refuses the join key: give one that is not expired", "--join-key-file "+o.joinKeyFile)
+	w.must(os.WriteFile(o.joinKeyFile, []byte(key+"\n"), 0o600))
+	w.linkSays("the missing hub", spoke.ReasonHubUnreachable, `no peer "tailgate-hub"`)
 	if _, body, err := get("/metrics"); err != nil || !strings.Contains(string(body), "tailgate_spoke_link_up 0") {
 		w.Errorf("metrics: %v\n%s", err, body)
 	}
@@ -277,6 +271,25 @@ func (w *world) testAgent() {
 	if err := <-ended; err != nil {
 		w.Errorf("run: %v", err)
 	}
+}
+
+// linkSays waits until the status says why there is no link.
+func (w *world) linkSays(what, reason string, words ...string) {
+	w.Helper()
+	w.eventually("status names "+what, func() error {
+		_, body, err := get("/status")
+		if err != nil {
+			return err
+		}
+		var st spoke.Status
+		if err := json.Unmarshal(body, &st); err != nil {
+			return fmt.Errorf("read %s: %w", body, err)
+		}
+		if st.Link.Up || st.Link.Reason != reason || slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(st.Link.Message, w) }) {
+			return fmt.Errorf("link %+v", st.Link)
+		}
+		return nil
+	})
 }
 
 // testHandshakes knocks at the hook server as Envoy Gateway does, and as a stranger.

@@ -221,7 +221,7 @@ func hubConnected(now spoke.Status) metav1.Condition {
 	}
 	reason := v1alpha1.ReasonHubUnreachable
 	switch now.Link.Reason {
-	case spoke.ReasonNotAccepted, spoke.ReasonClusterIDTaken:
+	case spoke.ReasonNotAccepted, spoke.ReasonClusterIDTaken, spoke.ReasonJoinKeyRefused:
 		reason = now.Link.Reason
 	}
 	return condition(v1alpha1.ConditionHubConnected, false, reason, fmt.Sprintf("stale since %s: %s",
