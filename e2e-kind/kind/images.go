@@ -11,7 +11,9 @@ import (
 
 // image is what runs in a cluster.
 type image struct {
-	ref, program, source string
+	ref string
+	// program is built from source; those of hub and spoke are built by `make images`.
+	program, source string
 	// clusters is where it is needed: "management", "members", or empty for none.
 	clusters string
 	// files are put beside the program.
@@ -32,29 +34,46 @@ const envoyGatewayImage = "docker.io/envoyproxy/gateway:v1.9.1"
 
 // Refs of the images that the charts and examples are told to use.
 const (
-	HubImage   = registry + "hub"
-	SpokeImage = registry + "spoke"
+	HubImage   = registry + "tailgate-hub"
+	SpokeImage = registry + "tailgate-spoke"
 	EnvoyImage = registry + "envoy-standin:dev"
 	// WebappImage is the one of the examples. Test equipment stands in for it, which says the same in JSON.
 	WebappImage = "docker.io/traefik/whoami:v1.11.0"
-	imageTag    = "dev"
+)
+
+// The versions of hub and spoke: the one that is installed, and the one that it is upgraded to, which differs by its version
+// only.
+const (
+	installedVersion = "0.0.1-kind"
+	upgradedVersion  = "0.0.2-kind"
 )
 
 // images are those that are built from the tree.
 func images() []image {
-	return []image{
-		{ref: HubImage + ":" + imageTag, program: "hub", source: "./hub/cmd/hub", clusters: Management},
-		{ref: SpokeImage + ":" + imageTag, program: "spoke", source: "./spoke/cmd/spoke", clusters: members},
+	var out []image
+	for _, version := range []string{installedVersion, upgradedVersion} {
+		out = append(out, image{ref: HubImage + ":" + version, clusters: Management}, image{ref: SpokeImage + ":" + version, clusters: members})
+	}
+	return append(out, []image{
 		{ref: EnvoyImage, program: "envoy", source: "./e2e-kind/standin/cmd/envoy", clusters: members},
 		{ref: WebappImage, program: "webapp", source: "./e2e-kind/webapp", clusters: members},
 		{ref: tailnetImage, program: "tailnet", source: "./e2e-kind/tailnet/cmd/tailnet", files: tailnetFiles},
-	}
+	}...)
 }
 
-// buildImages builds the programs, static ones, and an image of each from scratch. It returns those that are to be loaded.
+// buildImages builds the images: those of hub and spoke as they are released, by make, and each of the others with a static
+// program from scratch. It returns those that are to be loaded.
 func (s *Suite) buildImages(ctx context.Context) ([]image, error) {
+	for _, version := range []string{installedVersion, upgradedVersion} {
+		if err := s.run(ctx, "make", "images", "IMAGES="+strings.TrimSuffix(registry, "/"), "VERSION="+version); err != nil {
+			return nil, err
+		}
+	}
 	all := images()
 	for _, i := range all {
+		if i.program == "" {
+			continue
+		}
 		dir := s.path("images", i.program)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, err
@@ -76,9 +95,9 @@ func (s *Suite) buildImages(ctx context.Context) ([]image, error) {
 			return nil, err
 		}
 	}
-	// 	if err := s.build(ctx, s.path("bin", "tailgate"), "./hub/cmd/tailgate"); err != nil {
-	// 		return nil, err
-	// 	}
+	if err := s.build(ctx, s.path("bin", "tailgate"), "./hub/cmd/tailgate"); err != nil {
+		return nil, err
+	}
 	here, err := s.output(ctx, "docker", "images", "--format", "docker.io/{{.Repository}}:{{.Tag}}")
 	if err != nil {
 		return nil, err

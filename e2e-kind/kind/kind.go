@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -32,6 +33,8 @@ type Options struct {
 	Members []string
 	// Only selects scenarios by their names, all if it is nil.
 	Only *regexp.Regexp
+	// HubAway is how long the federation has to go without its hub.
+	HubAway time.Duration
 	// Log hears what is done, and what the commands print.
 	Log io.Writer
 }
@@ -111,7 +114,7 @@ func (s *Suite) openVolumes(ctx context.Context) error {
 // preflight says which tool is missing, before anything is made.
 func (s *Suite) preflight(ctx context.Context) error {
 	var missing []string
-	for _, tool := range []string{"kind", "kubectl", "helm", "docker", "bash"} {
+	for _, tool := range []string{"kind", "kubectl", "helm", "docker", "bash", "make", "go"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			missing = append(missing, tool)
 		}
@@ -145,7 +148,7 @@ func (s *Suite) createClusters(ctx context.Context) error {
 			if slices.Contains(there, c) {
 				return s.run(creating, "kind", "export", "kubeconfig", "--name", c, "--kubeconfig", own)
 			}
-			config := s.path(c + ".yaml")
+			config := s.path(c + ".kind.yaml")
 			if err := os.WriteFile(config, fmt.Appendf(nil, clusterConfig, 20+i, 120+i), 0o644); err != nil {
 				return err
 			}
@@ -205,6 +208,16 @@ func isFile(path string) bool {
 func (s *Suite) run(ctx context.Context, name string, args ...string) error {
 	_, err := s.output(ctx, name, args...)
 	return err
+}
+
+// pipe runs a command with an input, which is not told.
+func (s *Suite) pipe(ctx context.Context, input, name string, args ...string) error {
+	cmd := s.command(ctx, name, args...)
+	cmd.Stdin = strings.NewReader(input)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
 }
 
 func (s *Suite) output(ctx context.Context, name string, args ...string) (string, error) {

@@ -35,7 +35,30 @@ func (s *Suite) Prove(ctx context.Context) error {
 	if len(steps) > MaxCommands || took > MaxDuration {
 		return fmt.Errorf("the README promises %d commands and %s", MaxCommands, MaxDuration)
 	}
-	return s.Play(ctx)
+	return s.Examine(ctx)
+}
+
+// Examine plays the scenarios, then makes mistakes and has them diagnosed, and in the end uninstalls all of it, as far as that is
+// selected.
+func (s *Suite) Examine(ctx context.Context) error {
+	if err := s.Play(ctx); err != nil {
+		return err
+	}
+	for _, part := range []struct {
+		name string
+		do   func(context.Context) error
+	}{{"diagnoses", s.Diagnose}, {"uninstall", s.Uninstall}} {
+		if s.Only != nil && !s.Only.MatchString(part.name) {
+			continue
+		}
+		began := time.Now()
+		fmt.Fprintf(s.Log, "\n%s ...\n", part.name)
+		if err := part.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+		fmt.Fprintf(s.Log, "%s: ok, after %s\n", part.name, time.Since(began).Round(time.Second))
+	}
+	return nil
 }
 
 // Play runs the scenarios on a federation that is installed.

@@ -2,6 +2,7 @@ package kind
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,12 +97,8 @@ func (s *Suite) environment(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	chart := os.Getenv("ENVOY_GATEWAY_CHART")
-	if chart == "" {
-		chart = "oci://docker.io/envoyproxy/gateway-helm"
-	}
 	values := map[string]string{
-		"hub.yaml": fmt.Sprintf("image: {repository: %s, tag: %s}\ncontrolURL: %q\napiURL: %[3]q\n", HubImage, imageTag, s.tailnet.url),
+		"hub.yaml": fmt.Sprintf("image: {repository: %s, tag: %s}\ncontrolURL: %q\napiURL: %[3]q\n", HubImage, installedVersion, s.tailnet.url),
 		"spoke.yaml": fmt.Sprintf(`image: {repository: %s, tag: %s}
 envoyGateway:
   envoyProxy:
@@ -112,7 +109,7 @@ envoyGateway:
           envoyService: {name: envoy, type: NodePort}
           envoyDeployment:
             container: {image: %q}
-`, SpokeImage, imageTag, EnvoyImage),
+`, SpokeImage, installedVersion, EnvoyImage),
 	}
 	for name, text := range values {
 		if err := os.WriteFile(s.path(name), []byte(text), 0o644); err != nil {
@@ -121,6 +118,11 @@ envoyGateway:
 	}
 	return []string{
 		"TMPDIR=" + s.Dir, "TS_HUB_AUTHKEY=" + key, "TS_CLIENT_ID=" + oauthID, "TS_CLIENT_SECRET=" + oauthSecret,
-		"HUB_VALUES=" + s.path("hub.yaml"), "SPOKE_VALUES=" + s.path("spoke.yaml"), "ENVOY_GATEWAY_CHART=" + chart,
+		"HUB_VALUES=" + s.path("hub.yaml"), "SPOKE_VALUES=" + s.path("spoke.yaml"), "ENVOY_GATEWAY_CHART=" + s.envoyGatewayChart(),
 	}, nil
+}
+
+// envoyGatewayChart is Envoy Gateway's own chart: a directory where there is one, else the published one.
+func (*Suite) envoyGatewayChart() string {
+	return cmp.Or(os.Getenv("ENVOY_GATEWAY_CHART"), "oci://docker.io/envoyproxy/gateway-helm")
 }

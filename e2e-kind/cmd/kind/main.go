@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"syscall"
+	"time"
 
 	"github.com/tailgate-project/tailgate/e2e-kind/kind"
 )
@@ -32,8 +33,9 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("kind", flag.ContinueOnError)
 	dir := flags.String("dir", ".kind", "`directory` for kubeconfigs, images and artifacts")
 	keep := flags.Bool("keep", false, "leave the clusters running, and say how to reach them")
-	installed := flags.Bool("installed", false, "the clusters of an earlier run with -keep are there: only play the scenarios")
-	only := flags.String("run", "", "only the scenarios whose names match this `regexp`")
+	installed := flags.Bool("installed", false, "the clusters of an earlier run with -keep are there: only play the scenarios and what follows")
+	only := flags.String("run", "", "only what matches this `regexp`: names of scenarios, diagnoses, uninstall")
+	hubAway := flags.Duration("hub-away", 5*time.Minute, "how long the hub is away in the scenario of that name")
 	down := flags.Bool("down", false, "only delete the clusters of an earlier run")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -50,12 +52,12 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	s := kind.New(kind.Options{Root: root, Dir: abs, Members: []string{"cluster1", "cluster2", "cluster3"}, Only: selected, Log: out})
+	s := kind.New(kind.Options{Root: root, Dir: abs, Members: []string{"cluster1", "cluster2", "cluster3"}, Only: selected, HubAway: *hubAway, Log: out})
 	if *down {
 		return s.Down(ctx)
 	}
 	if *installed {
-		return s.Play(ctx)
+		return s.Examine(ctx)
 	}
 	if !*keep {
 		defer func() { err = errors.Join(err, s.Down(context.WithoutCancel(ctx))) }()
