@@ -256,7 +256,7 @@ var homes = []home{
 	{"sigs.k8s.io/gateway-api", []string{"api/v1alpha1", "hub/clusters", "hub/controllers", "hub/cmd", "hub/verify", "hub/gather", "hub/departure", "spoke/controllers", "spoke/cmd"}},
 	{"sigs.k8s.io/mcs-api", []string{"hub/clusters", "hub/controllers", "hub/cmd", "spoke/controllers"}},
 	{"k8s.io", []string{"hub/clusters", "hub/controllers", "hub/cmd", "hub/verify", "hub/gather", "hub/departure", "spoke/apiproxy", "spoke/controllers", "spoke/cmd"}},
-	{"sigs.k8s.io/yaml", []string{"extension", "hub/cmd", "spoke/cmd", "deploy"}}, // what Envoy Gateway is configured with, output, CRDs and charts
+	{"sigs.k8s.io/yaml", []string{"extension", "hub/cmd", "hub/gather", "spoke/cmd", "deploy"}}, // what Envoy Gateway is configured with, output, support bundles, CRDs and charts
 	{"sigs.k8s.io/controller-runtime", []string{"hub/clusters", "hub/controllers", "hub/cmd", "hub/verify", "hub/gather", "hub/departure", "spoke/controllers", "spoke/cmd"}},
 	{"github.com/go-logr/logr", []string{"hub/clusters", "hub/controllers", "hub/cmd", "spoke/controllers", "spoke/cmd"}},
 	{"github.com/spf13/cobra", []string{"hub/cmd", "spoke/cmd"}},

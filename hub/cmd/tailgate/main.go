@@ -75,7 +75,7 @@ func (t *tool) root(name string) *cobra.Command {
 	f.StringVarP(&t.format, "output", "o", "table", "how to print: table, json or yaml")
 	root.AddCommand(
 		t.statusCommand(), t.vipsCommand(), t.servicesCommand(), t.endpointsCommand(), t.explainCommand(), t.journalCommand(),
-		t.joinCommand(), t.leaveCommand(), t.verifyCommand(), storeCommand(),
+		t.joinCommand(), t.leaveCommand(), t.verifyCommand(), t.gatherCommand(), storeCommand(),
 	)
 	root.AddCommand(t.operateCommands()...)
 	for _, c := range root.Commands() {

@@ -24,20 +24,9 @@ through them are answered by services in all clusters. Nothing is changed; the r
 
 The first hop that failed is where to begin. The command ends with an error if any did.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o := verify.Options{Hub: t.hub, Namespace: t.namespace}
-			if t.url == "" {
-				config, err := t.rest()
-				if err != nil {
-					return err
-				}
-				o.Management = &verify.Cluster{REST: config}
-			}
-			for _, m := range members {
-				c, err := t.cluster(m)
-				if err != nil {
-					return usagef("--member: %w", err)
-				}
-				o.Members = append(o.Members, c)
+			o, err := t.installation(members)
+			if err != nil {
+				return err
 			}
 			return t.verify(cmd, func(ctx context.Context) (verify.Picture, error) { return verify.Look(ctx, o) })
 		},
