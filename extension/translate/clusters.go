@@ -65,12 +65,14 @@ func edsConfig(service string) *clusterv3.Cluster_EdsClusterConfig {
 }
 
 // outlierDetection ejects an endpoint for what the path to it does. Answers of the application, even 500, are not
-// the path's fault: only resets and 502, 503 and 504 count.
+// the path's fault: only resets and 502, 503 and 504 count. The last endpoint is never ejected, for which the percentage
+// has to be below 100: where all paths end at the same host, a fault of a moment would leave nobody to ask for the whole
+// time of an ejection.
 func outlierDetection() *clusterv3.OutlierDetection {
 	return &clusterv3.OutlierDetection{
 		Interval:                               durationpb.New(time.Second),
 		BaseEjectionTime:                       durationpb.New(5 * time.Second),
-		MaxEjectionPercent:                     wrapperspb.UInt32(100),
+		MaxEjectionPercent:                     wrapperspb.UInt32(99),
 		ConsecutiveGatewayFailure:              wrapperspb.UInt32(3),
 		EnforcingConsecutiveGatewayFailure:     wrapperspb.UInt32(100), // Envoy's default is 0: noticed, not enforced
 		EnforcingConsecutive_5Xx:               wrapperspb.UInt32(0),
