@@ -299,6 +299,7 @@ func TestVerify(t *testing.T) {
 			breaks: func(w *world) {
 				w.link(v1alpha1.ReasonClusterIDTaken, `the cluster id "cluster2" is taken by another node`)
 				w.status["cluster"] = "cluster2"
+				w.status["problems"] = map[string]any{"last snapshot": `is of cluster "cluster1", this is "cluster2": started without it`}
 			},
 			where: "kind-cluster1", hop: verify.HopLink, detail: []string{`"cluster2" is taken`}, fix: []string{"tailgate join --cluster ANOTHER", "tailgate leave --cluster cluster2"},
 		},

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -27,7 +26,7 @@ func (t *tool) statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := t.print(cmd, s, func(w io.Writer) { printStatus(w, s) }); err != nil {
+			if err := t.print(cmd, s, func(w *page) { printStatus(w, s) }); err != nil {
 				return err
 			}
 			if bad := troubles(s); check && len(bad) > 0 {
@@ -64,26 +63,28 @@ func troubles(s operator.Status) []string {
 	return out
 }
 
-func printStatus(w io.Writer, s operator.Status) {
+func printStatus(w *page, s operator.Status) {
 	fmt.Fprintf(w, "Hub %s, epoch %d; VIPs: %d assigned, %d pending, %d released; tasks for the tailnets: %d\n",
 		s.Version, s.Epoch, s.VIPs["assigned"], s.VIPs["pending"], s.VIPs["released"], s.Tasks)
 	if s.Rebuilding {
 		fmt.Fprintln(w, "The hub has lost its store and learns what there is. It tells its members nothing until it knows.")
 	}
 	fmt.Fprintln(w)
-	var rows [][]string
+	var rows [][]any
 	for _, c := range s.Clusters {
 		place := strings.Trim(c.Region+"/"+c.Zone, "/")
-		rows = append(rows, []string{
+		rows = append(rows, []any{
 			string(c.ID), place, health(c.Verdict), string(c.Verdict.Reason), way(s.Now, c.Link), way(s.Now, c.API), fmt.Sprint(c.Exports),
 			behind(c), c.Versions.Spoke, c.Versions.EnvoyGateway, string(c.Mode),
+			since(s.Now, c.Verdict.Since), c.Versions.Kubernetes, fmt.Sprintf("%d/%d", c.Applied.Epoch, c.Applied.Version), strings.Join(c.Ingress, ","),
 		})
 	}
 	if len(rows) == 0 {
 		fmt.Fprintln(w, "No cluster has joined yet. See: tailgate join --help")
 		return
 	}
-	columns(w, "CLUSTER PLACE HEALTH REASON LINK API EXPORTS STATE SPOKE ENVOY-GATEWAY MODE", rows)
+	w.columns([]string{"CLUSTER", "PLACE", "HEALTH", "REASON", "LINK", "API", "EXPORTS", "STATE", "SPOKE", "ENVOY-GATEWAY", "MODE"},
+		[]string{"SINCE", "KUBERNETES", "APPLIED", "INGRESS"}, rows)
 	if len(s.Probes) > 0 {
 		fmt.Fprintln(w, "\nWho reaches whom, and how quickly (rows probe columns):")
 		printMatrix(w, s)
@@ -91,30 +92,30 @@ func printStatus(w io.Writer, s operator.Status) {
 }
 
 // way says whether a way to a member works, and since when not.
-func way(now time.Time, s operator.Signal) string {
+func way(now time.Time, s operator.Signal) cell {
 	switch {
 	case s.Up:
-		return "up"
+		return cell{"up", fine}
 	case s.Since.IsZero():
-		return "never"
+		return cell{"never", bad}
 	default:
-		return "down " + age(now, s.Since)
+		return cell{"down " + age(now, s.Since), bad}
 	}
 }
 
 // behind says whether a member has what the hub has for it.
-func behind(c operator.Cluster) string {
+func behind(c operator.Cluster) cell {
 	switch {
 	case c.Applied == c.Newest:
-		return "current"
+		return cell{"current", plain}
 	case c.Applied.Epoch != c.Newest.Epoch:
-		return "other epoch"
+		return cell{"other epoch", warn}
 	default:
-		return fmt.Sprintf("%d behind", c.Newest.Version-min(c.Newest.Version, c.Applied.Version))
+		return cell{fmt.Sprintf("%d behind", c.Newest.Version-min(c.Newest.Version, c.Applied.Version)), warn}
 	}
 }
 
-func printMatrix(w io.Writer, s operator.Status) {
+func printMatrix(w *page, s operator.Status) {
 	head := []string{"FROM"}
 	of := map[[2]federation.ClusterID]operator.Probe{}
 	for _, p := range s.Probes {
@@ -123,10 +124,10 @@ func printMatrix(w io.Writer, s operator.Status) {
 	for _, c := range s.Clusters {
 		head = append(head, string(c.ID))
 	}
-	var rows [][]string
+	var rows [][]any
 	var failing []operator.Probe
 	for _, from := range s.Clusters {
-		row := []string{string(from.ID)}
+		row := []any{string(from.ID)}
 		for _, to := range s.Clusters {
 			p, probes := of[[2]federation.ClusterID{from.ID, to.ID}]
 			switch {
@@ -137,13 +138,13 @@ func printMatrix(w io.Writer, s operator.Status) {
 			case p.Reachable:
 				row = append(row, p.RTT.Round(100*time.Microsecond).String())
 			default:
-				row = append(row, "FAILS")
+				row = append(row, cell{"FAILS", bad})
 				failing = append(failing, p)
 			}
 		}
 		rows = append(rows, row)
 	}
-	columns(w, strings.Join(head, " "), rows)
+	w.columns(head, nil, rows)
 	for _, p := range failing {
 		fmt.Fprintf(w, "%s does not reach %s, %s ago: %s\n", p.Observer, p.Target, age(s.Now, p.At), p.Error)
 	}
@@ -161,23 +162,32 @@ func (t *tool) vipsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return t.print(cmd, all, func(w io.Writer) { printVIPs(w, all) })
+			return t.print(cmd, all, func(w *page) { printVIPs(w, t.now(), all) })
 		},
 	}
 }
 
-func printVIPs(w io.Writer, all []operator.VIP) {
+func printVIPs(w *page, now time.Time, all []operator.VIP) {
 	if len(all) == 0 {
 		fmt.Fprintln(w, "No VIPs yet: a TailscaleGateway in a member asks for them.")
 		return
 	}
-	var rows [][]string
+	var rows [][]any
 	for _, v := range all {
-		rows = append(rows, []string{
-			v.ServiceName, addresses(v.Addresses), ports(v.Ports), short(v.Service), cmp.Or(string(v.Cluster), "(federated)"), v.TailnetRef, v.State,
+		var advertisers []string
+		for _, c := range v.Advertisers {
+			advertisers = append(advertisers, string(c))
+		}
+		state := cell{v.State, warn}
+		if v.State == "assigned" {
+			state.tone = fine
+		}
+		rows = append(rows, []any{
+			v.ServiceName, addresses(v.Addresses), ports(v.Ports), short(v.Service), cmp.Or(string(v.Cluster), "(federated)"), v.TailnetRef, state,
+			sixes(v.Addresses), strings.Join(advertisers, ","), since(now, v.ReleasedAt), v.Name,
 		})
 	}
-	columns(w, "VIP ADDRESS PORTS SERVICE CLUSTER TAILNET STATE", rows)
+	w.columns([]string{"VIP", "ADDRESS", "PORTS", "SERVICE", "CLUSTER", "TAILNET", "STATE"}, []string{"IPV6", "ADVERTISERS", "RELEASED", "NAME"}, rows)
 }
 
 func (t *tool) servicesCommand() *cobra.Command {
@@ -192,29 +202,39 @@ func (t *tool) servicesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return t.print(cmd, all, func(w io.Writer) { printServices(w, all) })
+			return t.print(cmd, all, func(w *page) { printServices(w, t.now(), all) })
 		},
 	}
 }
 
-func printServices(w io.Writer, all []operator.Service) {
+func printServices(w *page, now time.Time, all []operator.Service) {
 	if len(all) == 0 {
 		fmt.Fprintln(w, "No cluster exports anything yet.")
 		return
 	}
-	var rows [][]string
+	var rows [][]any
 	for _, s := range all {
 		for i, x := range s.Exports {
 			name := short(s.ID)
 			if i > 0 {
 				name = " "
 			}
-			rows = append(rows, []string{
-				name, string(x.Cluster), fmt.Sprintf("%d/%d", x.Ready, x.Desired), health(x.Verdict), string(x.Verdict.Reason), addresses(x.Addresses), ports(x.Ports), string(x.Mode),
+			ready := cell{fmt.Sprintf("%d/%d", x.Ready, x.Desired), plain}
+			if x.Ready < x.Desired {
+				ready.tone = warn
+			}
+			weight := ""
+			if x.Weight > 0 {
+				weight = fmt.Sprint(x.Weight)
+			}
+			rows = append(rows, []any{
+				name, string(x.Cluster), ready, health(x.Verdict), string(x.Verdict.Reason), addresses(x.Addresses), ports(x.Ports), string(x.Mode),
+				since(now, x.Verdict.Since), sixes(x.Addresses), weight, yes(x.Federated), yes(x.ClusterPinned), s.Policy[x.Cluster],
 			})
 		}
 	}
-	columns(w, "SERVICE CLUSTER READY HEALTH REASON VIP PORTS MODE", rows)
+	w.columns([]string{"SERVICE", "CLUSTER", "READY", "HEALTH", "REASON", "VIP", "PORTS", "MODE"},
+		[]string{"SINCE", "IPV6", "WEIGHT", "FEDERATED", "PINNED", "POLICY"}, rows)
 }
 
 func (t *tool) endpointsCommand() *cobra.Command {
@@ -235,7 +255,7 @@ func (t *tool) endpointsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return t.print(cmd, set, func(w io.Writer) { printEndpoints(w, set) })
+			return t.print(cmd, set, func(w *page) { printEndpoints(w, set) })
 		},
 	}
 	cmd.Flags().StringVar(&from, "from", "", "`cluster` whose requests they are (required)")
@@ -250,7 +270,7 @@ func must(err error) {
 	}
 }
 
-func printEndpoints(w io.Writer, set operator.EndpointSet) {
+func printEndpoints(w *page, set operator.EndpointSet) {
 	switch {
 	case set.Unreferenced:
 		fmt.Fprintf(w, "%s does not refer to %s, and is told nothing of it.\n", set.Consumer, short(set.Service))
@@ -263,17 +283,18 @@ func printEndpoints(w io.Writer, set operator.EndpointSet) {
 	for _, e := range set.Endpoints {
 		total[e.Priority] += uint64(e.Weight)
 	}
-	var rows [][]string
+	var rows [][]any
 	for _, e := range set.Endpoints {
 		reason := e.Reason
 		if e.Stale {
 			reason += " (stale)"
 		}
-		rows = append(rows, []string{
-			fmt.Sprint(e.Priority), string(e.Cluster), e.Address.String(), ports(e.Ports), fmt.Sprintf("%d%%", 100*uint64(e.Weight)/max(1, total[e.Priority])), e.Health.String(), reason,
+		rows = append(rows, []any{
+			fmt.Sprint(e.Priority), string(e.Cluster), e.Address.String(), ports(e.Ports), fmt.Sprintf("%d%%", 100*uint64(e.Weight)/max(1, total[e.Priority])),
+			toned(e.Health, e.Health.String()), reason, fmt.Sprint(e.Weight), set.Policy,
 		})
 	}
-	columns(w, "PRIORITY CLUSTER VIP PORTS WEIGHT HEALTH REASON", rows)
+	w.columns([]string{"PRIORITY", "CLUSTER", "VIP", "PORTS", "WEIGHT", "HEALTH", "REASON"}, []string{"LOAD-BALANCING-WEIGHT", "POLICY"}, rows)
 }
 
 func (t *tool) explainCommand() *cobra.Command {
@@ -291,7 +312,7 @@ func (t *tool) explainCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return t.print(cmd, e, func(w io.Writer) { printExplanation(w, t.now(), e) })
+			return t.print(cmd, e, func(w *page) { printExplanation(w, t.now(), e) })
 		},
 	}
 	cmd.Flags().StringVar(&from, "from", "", "only as this `cluster` sees it (default: as all members do)")
@@ -341,10 +362,10 @@ func explain(cmd *cobra.Command, api operator.API, name string, from federation.
 	return e, err
 }
 
-func printExplanation(w io.Writer, now time.Time, e explanation) {
+func printExplanation(w *page, now time.Time, e explanation) {
 	fmt.Fprintf(w, "%s is exported by:\n", short(e.Service.ID))
 	for _, x := range e.Service.Exports {
-		fmt.Fprintf(w, "  %s: %s, %s; %d of %d endpoints ready\n", x.Cluster, health(x.Verdict), x.Verdict.Reason, x.Ready, x.Desired)
+		fmt.Fprintf(w, "  %s: %s, %s; %d of %d endpoints ready\n", x.Cluster, w.paint(health(x.Verdict)), x.Verdict.Reason, x.Ready, x.Desired)
 	}
 	for _, set := range e.Endpoints {
 		fmt.Fprintf(w, "\nFrom %s%s:\n", set.Consumer, by(set.Policy))

@@ -43,9 +43,10 @@ func main() {
 type tool struct {
 	connection
 	// hub opens the way to the hub that the flags name.
-	hub    func(ctx context.Context) (operator.API, error)
-	now    func() time.Time
-	format string
+	hub func(ctx context.Context) (operator.API, error)
+	now func() time.Time
+	// format and color are --output and --color.
+	format, color string
 }
 
 // usageError is a mistake in the command line itself.
@@ -72,7 +73,11 @@ func (t *tool) root(name string) *cobra.Command {
 	f.StringVar(&t.kubeconfig, "kubeconfig", "", "`file` for the management cluster (default: $KUBECONFIG, else ~/.kube/config)")
 	f.StringVar(&t.context, "context", "", "`name` of the kubeconfig's context for the management cluster (default: the current one)")
 	f.StringVarP(&t.namespace, "namespace", "n", "tailgate-system", "`namespace` of the hub")
-	f.StringVarP(&t.format, "output", "o", "table", "how to print: table, json or yaml")
+	f.StringVarP(&t.format, "output", "o", asTable, "how to print: table, wide, json or yaml")
+	f.StringVar(&t.color, "color", colorAuto, "when to paint tables: auto (on a terminal, unless $NO_COLOR is set), always or never")
+	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{asTable, asWide, asJSON, asYAML}, cobra.ShellCompDirectiveNoFileComp)))
+	must(root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{colorAuto, colorAlways, colorNever}, cobra.ShellCompDirectiveNoFileComp)))
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return t.checkOutput() }
 	root.AddCommand(
 		t.statusCommand(), t.vipsCommand(), t.servicesCommand(), t.endpointsCommand(), t.explainCommand(), t.journalCommand(),
 		t.joinCommand(), t.leaveCommand(), t.verifyCommand(), t.gatherCommand(), storeCommand(),

@@ -175,10 +175,10 @@ func (t *tool) forecast(cmd *cobra.Command, api operator.API, r request) error {
 	if err != nil {
 		return err
 	}
-	return t.print(cmd, f, func(w io.Writer) { printForecast(w, t.now(), f) })
+	return t.print(cmd, f, func(w *page) { printForecast(w, t.now(), f) })
 }
 
-func printForecast(w io.Writer, now time.Time, f operator.Forecast) {
+func printForecast(w *page, now time.Time, f operator.Forecast) {
 	if len(f.Decisions)+len(f.After) == 0 {
 		fmt.Fprintln(w, "It would change nothing.")
 		return
@@ -216,7 +216,7 @@ func (t *tool) journalCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := t.print(cmd, records, func(w io.Writer) { printRecords(w, t.now(), records) }); err != nil || !follow {
+			if err := t.print(cmd, records, func(w *page) { printRecords(w, t.now(), records) }); err != nil || !follow {
 				return err
 			}
 			return t.followJournal(cmd, api, q, records)
@@ -255,18 +255,18 @@ func (t *tool) followJournal(cmd *cobra.Command, api operator.API, q operator.Jo
 			continue
 		}
 		q.After = records[len(records)-1].Seq
-		if err := t.print(cmd, records, func(w io.Writer) { printRecords(w, t.now(), records) }); err != nil {
+		if err := t.print(cmd, records, func(w *page) { printRecords(w, t.now(), records) }); err != nil {
 			return err
 		}
 	}
 }
 
-func printRecords(w io.Writer, now time.Time, all []operator.Record) {
+func printRecords(w *page, now time.Time, all []operator.Record) {
 	if len(all) == 0 {
 		fmt.Fprintln(w, "Nothing was decided.")
 		return
 	}
-	var rows [][]string
+	var rows [][]any
 	for _, r := range all {
 		what := string(r.Cluster)
 		if !r.Service.IsZero() {
@@ -283,9 +283,10 @@ func printRecords(w io.Writer, now time.Time, all []operator.Record) {
 		case ahead > -time.Second:
 			at = "now"
 		}
-		rows = append(rows, []string{
-			number, at, what, cmp.Or(string(r.Consumer), "everybody"), fmt.Sprintf("%s → %s", r.From, r.To), string(r.Reason), r.Because,
+		rows = append(rows, []any{
+			number, at, what, cmp.Or(string(r.Consumer), "everybody"), toned(r.To, fmt.Sprintf("%s → %s", r.From, r.To)), string(r.Reason), r.Because,
+			r.At.UTC().Format(time.RFC3339Nano),
 		})
 	}
-	columns(w, "NO. WHEN WHAT FOR HEALTH REASON BECAUSE", rows)
+	w.columns([]string{"NO.", "WHEN", "WHAT", "FOR", "HEALTH", "REASON", "BECAUSE"}, []string{"AT"}, rows)
 }

@@ -5,14 +5,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -129,7 +132,7 @@ func federationOfThree() *hub {
 		return operator.Cluster{
 			ID: federation.ClusterID(id), Region: "eu", Zone: zone, Link: operator.Signal{Up: true}, API: operator.Signal{Up: true}, Exports: 2, Verdict: v,
 			Applied: operator.Position{Epoch: 7, Version: 40}, Newest: operator.Position{Epoch: 7, Version: 40},
-			Versions: operator.Versions{Spoke: "0.1.0", EnvoyGateway: "v1.9.1"},
+			Versions: operator.Versions{Spoke: "0.1.0", EnvoyGateway: "v1.9.1", Kubernetes: "v1.36.2"}, Ingress: []string{"n1", "n2"},
 		}
 	}
 	third := member("cluster3", "", dead)
@@ -149,6 +152,8 @@ func federationOfThree() *hub {
 			Cluster: federation.ClusterID(fmt.Sprintf("cluster%d", i+1)), Ready: 2, Desired: 3, Ports: web80, Addresses: []netip.Addr{addr(byte(i + 1))}, Verdict: v,
 		})
 	}
+	webapp.Policy = map[federation.ClusterID]string{"cluster1": "near"}
+	webapp.Exports[1].Weight, webapp.Exports[1].Federated = 5, true
 	shop := operator.Service{ID: service("shop", "webapp"), Exports: []operator.Export{{Cluster: "cluster2", Ports: web80, Verdict: serving, Ready: 1, Desired: 1}}}
 	endpoint := func(c string, last byte, priority uint32, h federation.Health, reason failover.Reason) operator.Endpoint {
 		return operator.Endpoint{Cluster: federation.ClusterID(c), Address: addr(last), Ports: web80, Priority: priority, Weight: 50000, Health: h, Reason: string(reason)}
@@ -163,7 +168,7 @@ func federationOfThree() *hub {
 		},
 		services: []operator.Service{webapp, shop},
 		vips: []operator.VIP{
-			{ServiceName: "local-production-webapp-cluster1", Service: webapp.ID, Cluster: "cluster1", TailnetRef: "production-tailnet", Addresses: []netip.Addr{addr(1)}, Ports: web80, State: "assigned"},
+			{ServiceName: "local-production-webapp-cluster1", Service: webapp.ID, Cluster: "cluster1", TailnetRef: "production-tailnet", Addresses: []netip.Addr{addr(1), netip.MustParseAddr("fd7a:115c:a1e0::1")}, Ports: web80, State: "assigned", Advertisers: []federation.ClusterID{"cluster1"}},
 			{ServiceName: "local-production-webapp", Service: webapp.ID, Federated: true, TailnetRef: "production-tailnet", Ports: web80, State: "pending"},
 		},
 		records: []operator.Record{
@@ -217,6 +222,9 @@ func TestGoldenOutput(t *testing.T) {
 		"endpoints": {"endpoints", "default/webapp", "--from", "cluster1"}, "endpoints-unreferenced": {"endpoints", "default/webapp", "--from", "cluster2"},
 		"explain": {"explain", "default/webapp"}, "explain-from": {"explain", "Service/default/webapp", "--from", "cluster1", "--last", "0"},
 		"dry-run": {"drain", "cluster2", "--dry-run"}, "status-yaml": {"status", "-o", "yaml"}, "endpoints-json": {"endpoints", "default/webapp", "--from", "cluster1", "-o", "json"},
+		"status-wide": {"status", "-o", "wide"}, "vips-wide": {"vips", "-o", "wide"}, "services-wide": {"services", "-o", "wide"},
+		"endpoints-wide": {"endpoints", "default/webapp", "--from", "cluster1", "-o", "wide"}, "journal-wide": {"journal", "-o", "wide"},
+		"status-color": {"status", "--color", "always"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, _, err := run(t, federationOfThree(), args...)
@@ -237,6 +245,80 @@ func TestGoldenOutput(t *testing.T) {
 				t.Errorf("run with UPDATE_GOLDEN=1 after reading this diff (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestColorsOnlyPaint compares what each table says with colours and without.
+func TestColorsOnlyPaint(t *testing.T) {
+	escapes := regexp.MustCompile("\x1b\\[[0-9]+m")
+	for _, args := range [][]string{{"status"}, {"vips"}, {"services"}, {"journal"}, {"endpoints", "default/webapp", "--from", "cluster1"}, {"explain", "default/webapp"}} {
+		painted, _, err := run(t, federationOfThree(), append(args, "--color", "always")...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bare, _, err := run(t, federationOfThree(), append(args, "--color", "never")...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !escapes.MatchString(painted) {
+			t.Errorf("%s: no colours in %q", args, painted)
+		}
+		if diff := cmp.Diff(bare, escapes.ReplaceAllString(painted, "")); diff != "" {
+			t.Errorf("%s: without colours (-never +always)\n%s", args, diff)
+		}
+	}
+	for _, format := range []string{"json", "yaml"} {
+		out, _, err := run(t, federationOfThree(), "status", "-o", format, "--color", "always")
+		if err != nil || escapes.MatchString(out) {
+			t.Errorf("%s for programs has colours: %v %q", format, err, out)
+		}
+	}
+}
+
+// TestColorsAreForTerminals opens a pseudo-terminal, which is what a person's shell gives to a program.
+func TestColorsAreForTerminals(t *testing.T) {
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = terminal.Close() })
+	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = file.Close() })
+	for _, tc := range []struct {
+		name, noColor, term string
+		out                 io.Writer
+		want                bool
+	}{
+		{"terminal", "", "xterm", terminal, true},
+		{"no-color", "1", "xterm", terminal, false},
+		{"dumb", "", "dumb", terminal, false},
+		{"file", "", "xterm", file, false},
+		{"pipe", "", "xterm", new(bytes.Buffer), false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Setenv("NO_COLOR", tc.noColor)
+			t.Setenv("TERM", tc.term)
+			if got := (&tool{color: colorAuto}).paints(tc.out); got != tc.want {
+				t.Errorf("colours: %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestPlugin is for a user of kubectl, who has the program in the PATH as kubectl-tailgate.
+func TestPlugin(t *testing.T) {
+	var out bytes.Buffer
+	root := (&tool{now: time.Now}).root("kubectl-tailgate")
+	root.SetArgs([]string{"drain", "--help"})
+	root.SetOut(&out)
+	if err := root.ExecuteContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if want := "kubectl tailgate drain CLUSTER|SERVICE"; !strings.Contains(out.String(), want) {
+		t.Errorf("the help does not say %q:\n%s", want, out.String())
 	}
 }
 
@@ -265,7 +347,8 @@ func TestMistakesSayWhatToDo(t *testing.T) {
 		"missing-argument": {[]string{"drain"}, []string{"accepts 1 arg", "--help"}, true},
 		"missing-flag":     {[]string{"endpoints", "default/webapp"}, []string{`"from" not set`}, false},
 		"unknown-flag":     {[]string{"status", "--loud"}, []string{"--loud"}, true},
-		"format":           {[]string{"status", "-o", "xml"}, []string{"table, json or yaml"}, true},
+		"format":           {[]string{"status", "-o", "xml"}, []string{"table, wide, json or yaml"}, true},
+		"color":            {[]string{"status", "--color", "pink"}, []string{"auto, always or never"}, true},
 		"unwell":           {[]string{"status", "--check"}, []string{"cluster3 is unhealthy (UnreachableByQuorum)", "cluster1 does not reach cluster3"}, false},
 		"bad-id":           {[]string{"join", "--cluster", "No_Label"}, []string{"--cluster", "No_Label"}, true},
 		"no-file":          {[]string{"store", "check", filepath.Join(t.TempDir(), "hub.db")}, []string{"no such file"}, false},

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -43,7 +42,7 @@ func (t *tool) verify(cmd *cobra.Command, look func(context.Context) (verify.Pic
 		return err
 	}
 	found := verify.Judge(picture)
-	if err := t.print(cmd, found, func(w io.Writer) { printFindings(w, found) }); err != nil {
+	if err := t.print(cmd, found, func(w *page) { printFindings(w, found) }); err != nil {
 		return err
 	}
 	failed := 0
@@ -58,12 +57,13 @@ func (t *tool) verify(cmd *cobra.Command, look func(context.Context) (verify.Pic
 	return nil
 }
 
-func printFindings(w io.Writer, all []verify.Finding) {
-	rows := make([][]string, 0, len(all))
+func printFindings(w *page, all []verify.Finding) {
+	tones := map[verify.Verdict]tone{verify.OK: fine, verify.Warning: warn, verify.Failed: bad}
+	rows := make([][]any, 0, len(all))
 	for _, f := range all {
-		rows = append(rows, []string{f.Where, f.Hop, string(f.Verdict), f.Detail})
+		rows = append(rows, []any{f.Where, f.Hop, cell{string(f.Verdict), tones[f.Verdict]}, f.Detail, f.SeenFrom})
 	}
-	columns(w, "WHERE HOP VERDICT DETAIL", rows)
+	w.columns([]string{"WHERE", "HOP", "VERDICT", "DETAIL"}, []string{"SEEN-FROM"}, rows)
 	n := 0
 	for _, f := range all {
 		if f.Fix == "" {
