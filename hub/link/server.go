@@ -30,10 +30,9 @@ import (
 )
 
 var (
-	// ErrTaken reports a cluster id that another node has.
-	ErrTaken = errors.New("cluster id is taken")
-	// ErrNotAccepted reports a member that waits for acceptance.
-	ErrNotAccepted = errors.New("member is not accepted")
+	// ErrTaken reports a cluster id that another node has, ErrNotAccepted a member that waits for acceptance. What is wrong,
+	// says the error around them.
+	ErrTaken, ErrNotAccepted = errors.New("not let in"), errors.New("not let in yet")
 )
 
 // Node is a tailnet node, as WhoIs names it.

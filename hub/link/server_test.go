@@ -201,7 +201,7 @@ func TestJoinRefusals(t *testing.T) {
 		"unknown-to-the-tailnet": {hublink.Node{}, nil, "c1", codes.Unauthenticated, "does not know you"},
 		"without-the-tag":        {hublink.Node{StableID: "n9", Name: "laptop", Tags: []string{"tag:other"}}, nil, "c1", codes.PermissionDenied, "laptop does not carry tag:tailgate-spoke"},
 		"bad-cluster-id":         {spoke, nil, "Cluster_1", codes.InvalidArgument, "RFC 1123"},
-		"taken":                  {spoke, fmt.Errorf("%w by node n2", hublink.ErrTaken), "c1", codes.AlreadyExists, "taken by node n2"},
+		"taken":                  {spoke, fmt.Errorf("%w: taken by node n2", hublink.ErrTaken), "c1", codes.AlreadyExists, "taken by node n2"},
 		"not-accepted":           {spoke, fmt.Errorf("%w: kubectl patch it", hublink.ErrNotAccepted), "c1", codes.FailedPrecondition, "kubectl patch it"},
 		"store-away":             {spoke, errors.New("etcd at 10.0.0.1 is down"), "c1", codes.Unavailable, "try again"},
 	} {

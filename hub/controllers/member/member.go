@@ -121,8 +121,8 @@ type live struct {
 	// leaving is set while somebody else takes the cluster out of the federation.
 	leaving bool
 
-	// rival is the last node that claimed the id of another one, at rivalAt.
-	rival   string
+	// rival is the last claim of another node, refused at rivalAt. It is nil once that node is a member by another id.
+	rival   *Claim
 	rivalAt time.Time
 }
 
@@ -244,16 +244,31 @@ func (r *Registry) pin(ctx context.Context, object *v1alpha1.MemberCluster, c Cl
 
 // note remembers how a claim went, for the status.
 func (r *Registry) note(c Claim, err error) {
+	if err == nil {
+		r.endRivalry(c.NodeID)
+	}
 	r.edit(c.Cluster, func(l *live) {
 		switch {
 		case err == nil:
 			l.claim, l.member, l.removed = &c, true, false
 		case errors.Is(err, ErrClusterIDTaken):
-			l.rival, l.rivalAt = fmt.Sprintf("%s (%s)", c.NodeName, c.NodeID), r.Now()
+			l.rival, l.rivalAt = &c, r.Now()
 		case errors.Is(err, ErrNotAccepted):
 			l.claim, l.member = &c, false
 		}
 	})
+}
+
+// endRivalry forgets the ids that a node asked for in vain, which it does no more now that it has one.
+func (r *Registry) endRivalry(nodeID string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, l := range r.live {
+		if l.rival != nil && l.rival.NodeID == nodeID {
+			l.rival = nil
+			r.reconcileLocked(id)
+		}
+	}
 }
 
 // Owns reports whether a node is the accepted member of that id since the hub's start.
@@ -391,6 +406,11 @@ func (r *Registry) edit(id federation.ClusterID, change func(*live)) {
 		r.live[id] = l
 	}
 	change(l)
+	r.reconcileLocked(id)
+}
+
+// reconcileLocked has a cluster reconciled.
+func (r *Registry) reconcileLocked(id federation.ClusterID) {
 	if r.queue != nil { // else the first list of the objects comes later anyway
 		r.queue.Add(reconcile.Request{NamespacedName: types.NamespacedName{Name: string(id)}})
 	}

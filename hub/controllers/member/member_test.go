@@ -129,11 +129,21 @@ func (f *fixture) testTaken(t *testing.T) {
 	if !r.registry.Owns("taken", "n1") || r.registry.Owns("taken", "n2") {
 		t.Error("the refused node changed who has the id")
 	}
+	settled := func(o *v1alpha1.MemberCluster) bool {
+		return meta.FindStatusCondition(o.Status.Conditions, member.ConditionIdentityConflict) == nil
+	}
 	r.clock.advance(6 * time.Minute)
 	r.registry.SetConnected(t.Context(), "taken", true, "") // anything that has it reconciled
-	f.await(t, "taken", func(o *v1alpha1.MemberCluster) bool {
-		return meta.FindStatusCondition(o.Status.Conditions, member.ConditionIdentityConflict) == nil
-	})
+	f.await(t, "taken", settled)
+	// Whoever is known by another id no longer asks for this one.
+	if _, err := r.registry.Join(t.Context(), claim("taken", "n2")); !errors.Is(err, member.ErrClusterIDTaken) {
+		t.Fatalf("Join of another node, again = %v, want %v", err, member.ErrClusterIDTaken)
+	}
+	f.await(t, "taken", condition(member.ConditionIdentityConflict, metav1.ConditionTrue, v1alpha1.ReasonClusterIDTaken))
+	if _, err := r.registry.Join(t.Context(), claim("free", "n2")); err != nil {
+		t.Fatal(err)
+	}
+	object = f.await(t, "taken", settled)
 	if err := f.admin.Delete(t.Context(), object); err != nil {
 		t.Fatal(err)
 	}

@@ -48,14 +48,14 @@ func describe(object *v1alpha1.MemberCluster, l live, now time.Time) (status v1a
 		meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionSynced)
 	}
 	left := l.rivalAt.Add(conflictLife).Sub(now)
-	if l.rival == "" || left <= 0 {
+	if l.rival == nil || left <= 0 {
 		meta.RemoveStatusCondition(&status.Conditions, ConditionIdentityConflict)
 		return status, next
 	}
 	set(metav1.Condition{
 		Type: ConditionIdentityConflict, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonClusterIDTaken,
-		Message: fmt.Sprintf("node %s asks for this cluster id, which belongs to node %s: give that cluster another id, or, if it takes "+
-			"this one's place, delete the old device from the tailnet and this MemberCluster", l.rival, status.NodeID),
+		Message: fmt.Sprintf("node %s (%s) asks for this cluster id, which belongs to node %s: give that cluster another id, or, if it takes "+
+			"this one's place, delete the old device from the tailnet and this MemberCluster", l.rival.NodeName, l.rival.NodeID, status.NodeID),
 	})
 	if next == 0 || left < next {
 		next = left
