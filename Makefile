@@ -42,8 +42,8 @@ demo: assets programs ## Run a federation on this machine and kill a cluster of 
 	@.demo/bin/demo $(if $(KEEP),--keep)
 
 .PHONY: e2e-kind
-e2e-kind: ## Run the suite on kind clusters (KEEP=1 leaves them, DOWN=1 deletes those, RUN=regexp selects scenarios)
-	@$(GO) run ./e2e-kind/cmd/kind $(if $(KEEP),-keep) $(if $(DOWN),-down) $(if $(RUN),-run '$(RUN)')
+e2e-kind: ## Run the suite on kind clusters (KEEP=1 leaves them, DOWN=1 deletes those, RUN=regexp selects scenarios, HUB_AWAY=duration)
+	@$(GO) run ./e2e-kind/cmd/kind $(if $(KEEP),-keep) $(if $(DOWN),-down) $(if $(RUN),-run '$(RUN)') $(if $(HUB_AWAY),-hub-away $(HUB_AWAY))
 
 ##@ Build
 
