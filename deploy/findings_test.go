@@ -50,6 +50,11 @@ func matches(t *testing.T, selector *metav1.LabelSelector, set map[string]string
 func findings(t *testing.T, objects []*unstructured.Unstructured) []string {
 	t.Helper()
 	var out []string
+	for _, o := range objects {
+		if o.GetLabels()["app.kubernetes.io/part-of"] != "tailgate" {
+			out = append(out, title(o)+" cannot be found by the label of all that is Tailgate's")
+		}
+	}
 	pods := workloads(t, objects)
 	for _, w := range pods {
 		out = append(out, podFindings(w)...)
@@ -213,6 +218,7 @@ func TestFindings(t *testing.T) {
 		"budget":         {set("PodDisruptionBudget", other, "spec", "selector", "matchLabels"), "budget tailgate-hub selects no pod"},
 		"minimum":        {set("PodDisruptionBudget", int64(1), "spec", "minAvailable"), "can keep a node from being drained"},
 		"network-policy": {set("NetworkPolicy", other, "spec", "podSelector", "matchLabels"), "NetworkPolicy tailgate-hub selects no pod"},
+		"label":          {set("Service", map[string]any{}, "metadata", "labels"), "cannot be found by the label"},
 		"token":          {set("ServiceAccount", true, "automountServiceAccountToken"), "gives its token to every pod"},
 	} {
 		t.Run(name, func(t *testing.T) {

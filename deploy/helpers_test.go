@@ -1,7 +1,7 @@
 package deploy_test
 
 import (
-	"bytes"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -80,20 +80,24 @@ func rendered(t *testing.T, name string, o deploy.Options) []*unstructured.Unstr
 	return out
 }
 
-// decode reads a stream of YAML documents.
+// decode reads a stream of YAML documents, in which no key may come twice.
 func decode(t *testing.T, stream string) []*unstructured.Unstructured {
 	t.Helper()
-	reader := utilyaml.NewYAMLToJSONDecoder(bytes.NewBufferString(stream))
+	reader := utilyaml.NewYAMLReader(bufio.NewReader(strings.NewReader(stream)))
 	var out []*unstructured.Unstructured
 	for {
-		o := &unstructured.Unstructured{}
-		err := reader.Decode(&o.Object)
-		switch {
-		case errors.Is(err, io.EOF):
+		doc, err := reader.Read()
+		if errors.Is(err, io.EOF) {
 			return out
-		case err != nil:
+		}
+		o := &unstructured.Unstructured{}
+		if err == nil {
+			err = yaml.UnmarshalStrict(doc, &o.Object)
+		}
+		if err != nil {
 			t.Fatal(err)
-		case len(o.Object) > 0:
+		}
+		if len(o.Object) > 0 {
 			out = append(out, o)
 		}
 	}

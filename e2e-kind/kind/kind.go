@@ -92,6 +92,12 @@ func (s *Suite) Up(ctx context.Context) error {
 	return err
 }
 
+// Attach takes over what an earlier run left running.
+func (s *Suite) Attach(ctx context.Context) (err error) {
+	s.tailnet, err = s.findTailnet(ctx)
+	return err
+}
+
 // openVolumes has everybody write to the volumes of nodes whose provisioner is the controller manager's own, for tests: it
 // makes directories of root's and knows no fsGroup. Those of kind's provisioner are open to everybody already.
 func (s *Suite) openVolumes(ctx context.Context) error {

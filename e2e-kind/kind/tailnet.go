@@ -52,6 +52,11 @@ func (s *Suite) startTailnet(ctx context.Context) (*tailnet, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.findTailnet(ctx)
+}
+
+// findTailnet returns the tailnet that was started, once it is ready.
+func (s *Suite) findTailnet(ctx context.Context) (*tailnet, error) {
 	for {
 		out, err := s.output(ctx, "docker", "logs", tailnetContainer)
 		if err != nil {

@@ -18,8 +18,11 @@ func (s *Suite) Uninstall(ctx context.Context) error {
 		if err := s.run(ctx, "tailgate", "--context", "kind-"+Management, "leave", "--cluster", m, "--member", "kind-"+m, "--yes"); err != nil {
 			return err
 		}
+		if _, err := s.kubectl(ctx, m, "delete", "--filename", "deploy/examples/quickstart/member.yaml", "--ignore-not-found", "--timeout=2m"); err != nil {
+			return err
+		}
 		for _, release := range [][2]string{{"tailgate-spoke", "tailgate-system"}, {"eg", "envoy-gateway-system"}} {
-			if err := s.run(ctx, "helm", append(on, "uninstall", release[0], "-n", release[1], "--wait")...); err != nil {
+			if err := s.run(ctx, "helm", append(on, "uninstall", release[0], "-n", release[1], "--wait", "--ignore-not-found")...); err != nil {
 				return err
 			}
 		}
@@ -86,9 +89,13 @@ func (s *Suite) leftIn(ctx context.Context, cluster string) error {
 			left = append(left, object)
 		}
 	}
+	clusterScoped := "clusterroles,clusterrolebindings,validatingadmissionpolicies"
+	if cluster != Management { // which has nothing of the Gateway API
+		clusterScoped += ",gatewayclasses"
+	}
 	for _, args := range [][]string{
 		{"get", "services", "--all-namespaces", "--selector", "gateway.tailscale.com/vip-service=true", "--output", "name"},
-		{"get", "clusterroles,clusterrolebindings,gatewayclasses,validatingadmissionpolicies", "--selector", "app.kubernetes.io/part-of=tailgate", "--output", "name", "--ignore-not-found"},
+		{"get", clusterScoped, "--selector", "app.kubernetes.io/part-of=tailgate", "--output", "name", "--ignore-not-found"},
 		{"get", "secrets,configmaps", "--all-namespaces", "--selector", "app.kubernetes.io/part-of=tailgate", "--output", "name"},
 	} {
 		out, err := s.kubectl(ctx, cluster, args...)

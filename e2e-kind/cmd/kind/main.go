@@ -57,6 +57,9 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return s.Down(ctx)
 	}
 	if *installed {
+		if err := s.Attach(ctx); err != nil {
+			return err
+		}
 		return s.Examine(ctx)
 	}
 	if !*keep {
