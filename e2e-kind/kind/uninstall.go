@@ -89,9 +89,9 @@ func (s *Suite) leftIn(ctx context.Context, cluster string) error {
 			left = append(left, object)
 		}
 	}
-	clusterScoped := "clusterroles,clusterrolebindings,validatingadmissionpolicies"
+	clusterScoped, finalized := "clusterroles,clusterrolebindings,validatingadmissionpolicies", "services,namespaces"
 	if cluster != Management { // which has nothing of the Gateway API
-		clusterScoped += ",gatewayclasses"
+		clusterScoped, finalized = clusterScoped+",gatewayclasses", finalized+",gateways"
 	}
 	for _, args := range [][]string{
 		{"get", "services", "--all-namespaces", "--selector", "gateway.tailscale.com/vip-service=true", "--output", "name"},
@@ -104,7 +104,7 @@ func (s *Suite) leftIn(ctx context.Context, cluster string) error {
 		}
 		left = append(left, strings.Fields(out)...)
 	}
-	finalizers, err := s.kubectl(ctx, cluster, "get", "services,gateways,namespaces", "--all-namespaces",
+	finalizers, err := s.kubectl(ctx, cluster, "get", finalized, "--all-namespaces",
 		"--output", `jsonpath={range .items[*]}{.kind}/{.metadata.name}={.metadata.finalizers}{"\n"}{end}`)
 	if err != nil {
 		return err
