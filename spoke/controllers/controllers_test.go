@@ -28,9 +28,11 @@ import (
 	"github.com/tailgate-project/tailgate/e2e-kind/assets"
 	"github.com/tailgate-project/tailgate/e2e-kind/controlplane"
 	"github.com/tailgate-project/tailgate/federation"
+	"github.com/tailgate-project/tailgate/federation/discovery"
 	"github.com/tailgate-project/tailgate/federation/linkstate"
 	"github.com/tailgate-project/tailgate/spoke"
 	"github.com/tailgate-project/tailgate/spoke/controllers"
+	"github.com/tailgate-project/tailgate/spoke/controllers/tailscaleendpoints"
 )
 
 func TestMain(m *testing.M) {
@@ -228,9 +230,16 @@ func (f *fixture) objects() {
 	}
 }
 
+// noHub is what a spoke hears of its tailnets while it has no hub.
+func noHub(context.Context, string, discovery.Query, time.Duration) (tailscaleendpoints.Found, error) {
+	return tailscaleendpoints.Found{}, errors.New("no link to the hub")
+}
+
 func (f *fixture) start() (stop func()) {
 	f.spoke = f.newSpoke()
-	c, err := controllers.New(controllers.Options{API: f.api.RESTConfig(), Spoke: f.spoke, Namespace: "tailgate-system", Log: slog.New(slog.DiscardHandler)})
+	c, err := controllers.New(controllers.Options{
+		API: f.api.RESTConfig(), Spoke: f.spoke, Namespace: "tailgate-system", Discover: noHub, Log: slog.New(slog.DiscardHandler),
+	})
 	f.must(err)
 	ctx, cancel := context.WithCancel(f.Context())
 	ended := make(chan error, 2)
