@@ -182,6 +182,7 @@ func (q JournalQuery) values() url.Values {
 		}
 	}
 	set("after", strconv.FormatUint(q.After, 10), q.After > 0)
+	set("before", strconv.FormatUint(q.Before, 10), q.Before > 0)
 	set("limit", strconv.Itoa(q.Limit), q.Limit > 0)
 	set("newest", "true", q.Newest)
 	set("service", q.Service.String(), q.Service != federation.ServiceID{})
@@ -191,9 +192,11 @@ func (q JournalQuery) values() url.Values {
 
 // ParseJournalQuery reads what a client asks for. Its errors wrap [ErrInvalid].
 func ParseJournalQuery(v url.Values) (q JournalQuery, err error) {
-	if s := v.Get("after"); s != "" {
-		if q.After, err = strconv.ParseUint(s, 10, 64); err != nil {
-			return q, fmt.Errorf("%w: after: want the number of a record", ErrInvalid)
+	for key, bound := range map[string]*uint64{"after": &q.After, "before": &q.Before} {
+		if s := v.Get(key); s != "" {
+			if *bound, err = strconv.ParseUint(s, 10, 64); err != nil {
+				return q, fmt.Errorf("%w: %s: want the number of a record", ErrInvalid, key)
+			}
 		}
 	}
 	if s := v.Get("limit"); s != "" {

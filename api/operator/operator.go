@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -261,16 +262,39 @@ type Endpoint struct {
 	Stale    bool                 `json:"stale,omitempty"`
 }
 
+// MaxRecords is how many records one answer of [API.Journal] has at the most.
+const MaxRecords = 1000
+
 // JournalQuery says which decisions are wanted.
 type JournalQuery struct {
-	// After is the number of the last record that the asker has; those that follow are returned, Limit at most (0: 1,000).
-	After uint64
+	// After and Before are numbers of records, of which those between are wanted; a Before of 0 is no bound.
+	After, Before uint64
+	// Limit is how many records are wanted at the most: 0, and what is above [MaxRecords], mean that.
 	Limit int
-	// Newest asks for the newest Limit records instead.
+	// Newest asks for the last Limit records, and not for the first.
 	Newest bool
 	// Service restricts it to one service, and what is said of whole clusters, if it is not zero; Cluster to one cluster.
 	Service federation.ServiceID
 	Cluster federation.ClusterID
+}
+
+// Newest returns the last n of the decisions that a query wants, oldest first, by as many questions as that takes.
+func Newest(ctx context.Context, api API, q JournalQuery, n int) ([]Record, error) {
+	q.Newest = true
+	var out []Record
+	for len(out) < n {
+		q.Limit = min(n-len(out), MaxRecords)
+		records, err := api.Journal(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		out = slices.Concat(records, out)
+		if len(records) < q.Limit {
+			break
+		}
+		q.Before = records[0].Seq
+	}
+	return out, nil
 }
 
 // Record is a decision in the journal.

@@ -22,6 +22,7 @@ import (
 	"github.com/tailgate-project/tailgate/api/operator"
 	"github.com/tailgate-project/tailgate/federation"
 	"github.com/tailgate-project/tailgate/federation/failover"
+	"github.com/tailgate-project/tailgate/federation/ledger"
 	"github.com/tailgate-project/tailgate/hub"
 	"github.com/tailgate-project/tailgate/hub/console"
 	"github.com/tailgate-project/tailgate/hub/store/bolt"
@@ -413,6 +414,11 @@ func TestTheJournalIsReadBothWays(t *testing.T) {
 			"newest-of-a-few":   {operator.JournalQuery{Newest: true, Limit: 900, After: uint64(len(whole) - 5)}, whole[len(whole)-5:]},
 			"first-of-a-far":    {operator.JournalQuery{Cluster: "c3"}, only(func(r operator.Record) bool { return r.Cluster == "c3" })},
 			"newest-of-the-far": {operator.JournalQuery{Cluster: "c1", Newest: true}, only(func(r operator.Record) bool { return r.Cluster == "c1" })},
+			"first-before":      {operator.JournalQuery{After: 90, Before: 101}, whole[90:100]},
+			"newest-before":     {operator.JournalQuery{Newest: true, Limit: 3, Before: 2001}, whole[1997:2000]},
+			"newest-between":    {operator.JournalQuery{Newest: true, After: 1499, Before: 1501}, whole[1499:1500]},
+			"before-the-end":    {operator.JournalQuery{Newest: true, Limit: 2, Before: 1 << 60}, whole[len(whole)-2:]},
+			"nothing-before":    {operator.JournalQuery{Newest: true, Before: 1}, nil},
 			"of-a-service": {
 				operator.JournalQuery{Service: door, Newest: true},
 				only(func(r operator.Record) bool { return r.Service.IsZero() || r.Service.ServiceID == door }),
@@ -425,6 +431,36 @@ func TestTheJournalIsReadBothWays(t *testing.T) {
 			}
 		}
 	})
+}
+
+// shortened is a journal of which only the last thousand records are kept. It counts how often it is read.
+type shortened struct{ reads int }
+
+const oldest, newest = 1_000_001, 1_001_000
+
+func (*shortened) Last(context.Context) (uint64, error) { return newest, nil }
+
+func (s *shortened) Journal(_ context.Context, after uint64, limit int, _ federation.ServiceID) (out []ledger.Record, err error) {
+	s.reads++
+	for seq := max(after+1, oldest); seq <= newest && len(out) < limit; seq++ {
+		out = append(out, ledger.Record{Seq: seq, Decision: failover.Decision{Subject: federation.Target{Cluster: "c1"}}})
+	}
+	return out, nil
+}
+
+// TestTheJournalIsNotReadWhereItIsNoMore: who looks for what is not there is not answered only after a million empty places.
+func TestTheJournalIsNotReadWhereItIsNoMore(t *testing.T) {
+	for name, q := range map[string]operator.JournalQuery{
+		"from-the-end": {Newest: true, Cluster: "c2"},
+		"from-within":  {Newest: true, Cluster: "c2", Before: oldest + 10},
+		"from-before":  {Newest: true, Before: oldest},
+	} {
+		s := &shortened{}
+		got, err := console.New(console.Options{Journal: s, Now: time.Now}).Journal(t.Context(), q)
+		if err != nil || len(got) > 0 || s.reads > 2 {
+			t.Errorf("%s: %d records, %v, after %d reads", name, len(got), err, s.reads)
+		}
+	}
 }
 
 // TestWaitEndsWhereNothingHappens: who asks over HTTP is answered before what is in between closes the connection.

@@ -13,13 +13,10 @@ import (
 	"github.com/tailgate-project/tailgate/federation/ledger"
 )
 
-// maxRecords is how many records one answer has at the most, and how many are read at a time.
-const maxRecords = 1000
-
 // Journal returns decisions.
 func (c *Console) Journal(ctx context.Context, q operator.JournalQuery) ([]operator.Record, error) {
-	if q.Limit <= 0 || q.Limit > maxRecords {
-		q.Limit = maxRecords
+	if q.Limit <= 0 || q.Limit > operator.MaxRecords {
+		q.Limit = operator.MaxRecords
 	}
 	read := c.forward
 	if q.Newest {
@@ -41,15 +38,18 @@ func wanted(q operator.JournalQuery, r ledger.Record) bool {
 	return q.Cluster == "" || r.Subject.Cluster == q.Cluster
 }
 
-// forward reads on from a number.
+// forward reads on from q.After, up to q.Before.
 func (c *Console) forward(ctx context.Context, q operator.JournalQuery) ([]ledger.Record, error) {
 	var out []ledger.Record
 	for after := q.After; ; {
-		page, err := c.Options.Journal.Journal(ctx, after, maxRecords, q.Service)
+		page, err := c.Options.Journal.Journal(ctx, after, operator.MaxRecords, q.Service)
 		if err != nil {
 			return nil, err
 		}
 		for _, r := range page {
+			if q.Before != 0 && r.Seq >= q.Before {
+				return out, nil
+			}
 			if wanted(q, r) {
 				out = append(out, r)
 			}
@@ -57,23 +57,26 @@ func (c *Console) forward(ctx context.Context, q operator.JournalQuery) ([]ledge
 				return out, nil
 			}
 		}
-		if len(page) < maxRecords {
+		if len(page) < operator.MaxRecords {
 			return out, nil
 		}
 		after = page[len(page)-1].Seq
 	}
 }
 
-// backward reads back from the end, as far as it has to, but not to what is not after q.After. What comes in meanwhile is
-// left for the next question.
+// backward reads back from q.Before or the end, as far as it has to, but not to what is not after q.After. What comes in
+// meanwhile is left for the next question.
 func (c *Console) backward(ctx context.Context, q operator.JournalQuery) ([]ledger.Record, error) {
 	end, err := c.Options.Journal.Last(ctx)
 	if err != nil {
 		return nil, err
 	}
+	if q.Before != 0 {
+		end = min(end, q.Before-1)
+	}
 	var out []ledger.Record // newest first
 	for end > q.After {
-		start := end - min(maxRecords, end-q.After)
+		start := end - min(operator.MaxRecords, end-q.After)
 		page, err := c.Options.Journal.Journal(ctx, start, int(end-start), federation.ServiceID{})
 		if err != nil {
 			return nil, err
@@ -87,7 +90,7 @@ func (c *Console) backward(ctx context.Context, q operator.JournalQuery) ([]ledg
 				return out, nil
 			}
 		}
-		if len(page) < int(end-start) {
+		if len(page) == 0 || page[0].Seq > start+1 {
 			break // what is older is no longer kept
 		}
 		end = start

@@ -121,7 +121,7 @@ func (g *gatherer) hub(ctx context.Context) {
 	g.addJSON("hub/services.json", services, err)
 	operations, err := api.Operations(ctx)
 	g.addJSON("hub/operations.json", operations, err)
-	journal, err := api.Journal(ctx, operator.JournalQuery{Newest: true, Limit: records})
+	journal, err := operator.Newest(ctx, api, operator.JournalQuery{}, records)
 	g.addJSON("hub/journal.json", journal, err)
 }
 

@@ -357,7 +357,7 @@ func explain(cmd *cobra.Command, api operator.API, name string, from federation.
 		e.Endpoints = append(e.Endpoints, set)
 	}
 	if last > 0 {
-		e.Decisions, err = api.Journal(ctx, operator.JournalQuery{Newest: true, Limit: last, Service: id})
+		e.Decisions, err = operator.Newest(ctx, api, operator.JournalQuery{Service: id}, last)
 	}
 	return e, err
 }

@@ -202,6 +202,9 @@ func (t *tool) journalCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "journal", Short: "Show what was decided, when and why", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 1 {
+				return usagef("--limit %d: want at least 1 decision", limit)
+			}
 			api, err := t.hub(cmd.Context())
 			if err != nil {
 				return err
@@ -211,8 +214,8 @@ func (t *tool) journalCommand() *cobra.Command {
 					return err
 				}
 			}
-			q.Cluster, q.Limit, q.Newest = federation.ClusterID(cluster), limit, true
-			records, err := api.Journal(cmd.Context(), q)
+			q.Cluster = federation.ClusterID(cluster)
+			records, err := operator.Newest(cmd.Context(), api, q, limit)
 			if err != nil {
 				return err
 			}
@@ -234,7 +237,6 @@ func (t *tool) journalCommand() *cobra.Command {
 
 // followJournal prints what is decided from now on.
 func (t *tool) followJournal(cmd *cobra.Command, api operator.API, q operator.JournalQuery, seen []operator.Record) error {
-	q.Newest, q.Limit = false, 0
 	if len(seen) > 0 {
 		q.After = seen[len(seen)-1].Seq
 	}

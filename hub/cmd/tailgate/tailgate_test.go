@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -83,10 +85,17 @@ func (h *hub) Endpoints(_ context.Context, _ federation.ServiceID, c federation.
 }
 
 func (h *hub) Journal(_ context.Context, q operator.JournalQuery) ([]operator.Record, error) {
-	if q.Newest {
-		return h.records[max(0, len(h.records)-q.Limit):], nil
+	out := slices.DeleteFunc(slices.Clone(h.records), func(r operator.Record) bool {
+		return r.Seq <= q.After || q.Before != 0 && r.Seq >= q.Before
+	})
+	limit := min(operator.MaxRecords, len(out))
+	if q.Limit > 0 {
+		limit = min(limit, q.Limit)
 	}
-	return slices.DeleteFunc(slices.Clone(h.records), func(r operator.Record) bool { return r.Seq <= q.After }), nil
+	if q.Newest {
+		return out[len(out)-limit:], nil
+	}
+	return out[:limit], nil
 }
 
 func (h *hub) Operate(_ context.Context, w operator.Wish) (operator.Operation, error) {
@@ -348,6 +357,7 @@ func TestMistakesSayWhatToDo(t *testing.T) {
 		"missing-flag":     {[]string{"endpoints", "default/webapp"}, []string{`"from" not set`}, false},
 		"unknown-flag":     {[]string{"status", "--loud"}, []string{"--loud"}, true},
 		"format":           {[]string{"status", "-o", "xml"}, []string{"table, wide, json or yaml"}, true},
+		"no-decisions":     {[]string{"journal", "--limit", "0"}, []string{"--limit 0", "at least 1"}, true},
 		"color":            {[]string{"status", "--color", "pink"}, []string{"auto, always or never"}, true},
 		"unwell":           {[]string{"status", "--check"}, []string{"cluster3 is unhealthy (UnreachableByQuorum)", "cluster1 does not reach cluster3"}, false},
 		"bad-id":           {[]string{"join", "--cluster", "No_Label"}, []string{"--cluster", "No_Label"}, true},
@@ -367,6 +377,30 @@ func TestMistakesSayWhatToDo(t *testing.T) {
 				t.Errorf("usage error: %v, want %v", usage, tc.usage)
 			}
 		})
+	}
+}
+
+// TestTheJournalIsAsLongAsAsked asks for more decisions than the hub returns at once.
+func TestTheJournalIsAsLongAsAsked(t *testing.T) {
+	h := federationOfThree()
+	last := h.records[len(h.records)-1]
+	for range 2_500 {
+		last.Seq++
+		h.records = append(h.records, last)
+	}
+	for _, limit := range []int{1, operator.MaxRecords, operator.MaxRecords + 1, 2_200, len(h.records), len(h.records) + 1} {
+		out, _, err := run(t, h, "journal", "-o", "json", "--limit", strconv.Itoa(limit))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []operator.Record
+		if err := json.Unmarshal([]byte(out), &got); err != nil {
+			t.Fatal(err)
+		}
+		if want := h.records[max(0, len(h.records)-limit):]; len(got) != len(want) || got[0].Seq != want[0].Seq || got[len(got)-1].Seq != last.Seq {
+			t.Errorf("--limit %d: %d decisions from %d to %d, want %d from %d to %d",
+				limit, len(got), got[0].Seq, got[len(got)-1].Seq, len(want), want[0].Seq, last.Seq)
+		}
 	}
 }
 

@@ -162,7 +162,7 @@ func (h *hub) Journal(_ context.Context, q operator.JournalQuery) ([]operator.Re
 	h.journals = append(h.journals, q)
 	var out []operator.Record
 	for _, r := range h.records {
-		if r.Seq <= q.After && !q.Newest || q.Cluster != "" && r.Cluster != q.Cluster {
+		if r.Seq <= q.After || q.Before != 0 && r.Seq >= q.Before || q.Cluster != "" && r.Cluster != q.Cluster {
 			continue
 		}
 		if (q.Service != federation.ServiceID{}) && r.Service.ServiceID != q.Service && !r.Service.IsZero() {
@@ -170,7 +170,7 @@ func (h *hub) Journal(_ context.Context, q operator.JournalQuery) ([]operator.Re
 		}
 		out = append(out, r)
 	}
-	limit := cmp.Or(q.Limit, 1000)
+	limit := cmp.Or(q.Limit, operator.MaxRecords)
 	switch {
 	case len(out) <= limit:
 	case q.Newest:

@@ -1,7 +1,6 @@
 package dashboard
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -13,14 +12,8 @@ import (
 	"github.com/tailgate-project/tailgate/federation/failover"
 )
 
-const (
-	// journalPage is how many decisions a page has.
-	journalPage = 50
-	// window is how many records are looked through at a time for older ones, and windows how often before the viewer is
-	// asked whether to look on.
-	window  = 1000
-	windows = 20
-)
+// journalPage is how many decisions a page has.
+const journalPage = 50
 
 // journalContent is the content of the journal's page.
 type journalContent struct {
@@ -29,9 +22,8 @@ type journalContent struct {
 	Clusters []option
 	// Service is what was typed, Failure what is wrong with it.
 	Service, Failure string
-	// Older and Newest lead to other pages of the journal; Looked is set if the search for older ones ended early.
+	// Older and Newest lead to other pages of the journal.
 	Older, Newest string
-	Looked        bool
 }
 
 // entries is a timeline as it stands on a page.
@@ -68,21 +60,14 @@ func (d *dashboard) journal(r *http.Request, _ Viewer) (answer, error) {
 			return a, nil
 		}
 	}
-	var records []operator.Record
 	if text := q.Get("before"); text != "" {
-		before, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
+		if jq.Before, err = strconv.ParseUint(text, 10, 64); err != nil {
 			return answer{}, fmt.Errorf("%w: before: want the number of a record", operator.ErrInvalid)
 		}
 		p.Newest = q.with("before", "")
-		var reached uint64
-		if records, reached, err = d.older(ctx, jq, before); err != nil {
-			return answer{}, err
-		}
-		if reached > 0 && len(records) <= journalPage {
-			p.Looked, p.Older = true, q.with("before", strconv.FormatUint(reached+1, 10))
-		}
-	} else if records, err = d.API.Journal(ctx, jq); err != nil {
+	}
+	records, err := d.API.Journal(ctx, jq)
+	if err != nil {
 		return answer{}, err
 	}
 	if len(records) > journalPage {
@@ -92,28 +77,6 @@ func (d *dashboard) journal(r *http.Request, _ Viewer) (answer, error) {
 	p.Timeline = timeline(records)
 	a.content = p
 	return a, nil
-}
-
-// older returns the last records before one, more than a page of them if there are. It looks back through the journal in
-// windows, since only what follows a record can be asked for; reached is the record up to which it has looked, 0 if that
-// is the beginning.
-func (d *dashboard) older(ctx context.Context, q operator.JournalQuery, before uint64) (found []operator.Record, reached uint64, err error) {
-	q.Newest, q.Limit = false, window
-	end := before
-	for range windows {
-		q.After = max(end, window+1) - window - 1
-		records, err := d.API.Journal(ctx, q)
-		if err != nil {
-			return nil, 0, err
-		}
-		records = slices.DeleteFunc(slices.Clone(records), func(r operator.Record) bool { return r.Seq >= end })
-		found = append(records, found...)
-		end = q.After + 1
-		if len(found) > journalPage || q.After == 0 {
-			break
-		}
-	}
-	return found, end - 1, nil
 }
 
 // timeline makes entries of decisions, the newest first, those together that are one event.

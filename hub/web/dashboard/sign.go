@@ -20,12 +20,12 @@ var icons = map[string]template.HTML{
 	"warn":   `<path d="M8 2 14.5 13.5h-13Z" fill="currentColor"/>`,
 	"bad":    `<path d="m3.5 3.5 9 9m0-9-9 9" stroke="currentColor" stroke-width="2.6" stroke-linecap="round"/>`,
 	"stale":  `<circle cx="8" cy="8" r="5.6" fill="none" stroke="currentColor" stroke-width="1.8" stroke-dasharray="2.6 1.8"/><path d="M8 5v3.2l2 1.4" fill="none" stroke="currentColor" stroke-width="1.6" stroke-linecap="round"/>`,
-	"drain":  `<path d="M8 2v8m-3.5-3L8 10.5 11.500 7M3 14h10" fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round" stroke-linejoin="round"/>`,
-	"cordon": `<circle cx="8" cy="8" r="5.6" fill="none" stroke="currentColor" stroke-width="2"/><path d="M4.800 8h6.400" stroke="currentColor" stroke-width="2.200"/>`,
-	"pin":    `<path d="M5.500 2h5l-.7 5 2.200 2.500H4L6.200 7ZM8 9.500V14.500" fill="currentColor" stroke="currentColor" stroke-width="1.4" stroke-linejoin="round"/>`,
+	"drain":  `<path d="M8 2v8m-3.5-3L8 10.5 11.5 7M3 14h10" fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round" stroke-linejoin="round"/>`,
+	"cordon": `<circle cx="8" cy="8" r="5.6" fill="none" stroke="currentColor" stroke-width="2"/><path d="M4.8 8h6.4" stroke="currentColor" stroke-width="2.2"/>`,
+	"pin":    `<path d="M5.5 2h5l-.7 5 2.2 2.5H4L6.2 7ZM8 9.5V14.5" fill="currentColor" stroke="currentColor" stroke-width="1.4" stroke-linejoin="round"/>`,
 	"none":   `<circle cx="8" cy="8" r="5" fill="none" stroke="currentColor" stroke-width="1.8"/>`,
-	"wait":   `<circle cx="3" cy="8" r="1.700" fill="currentColor"/><circle cx="8" cy="8" r="1.700" fill="currentColor"/><circle cx="13" cy="8" r="1.700" fill="currentColor"/>`,
-	"arrow":  `<path d="M2.500 8h10M9 4.500 12.500 8 9 11.500" fill="none" stroke="currentColor" stroke-width="1.800" stroke-linecap="round" stroke-linejoin="round"/>`,
+	"wait":   `<circle cx="3" cy="8" r="1.7" fill="currentColor"/><circle cx="8" cy="8" r="1.7" fill="currentColor"/><circle cx="13" cy="8" r="1.7" fill="currentColor"/>`,
+	"arrow":  `<path d="M2.5 8h10M9 4.5 12.5 8 9 11.5" fill="none" stroke="currentColor" stroke-width="1.8" stroke-linecap="round" stroke-linejoin="round"/>`,
 }
 
 // icon draws a symbol, which the word beside it names.
