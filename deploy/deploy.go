@@ -104,6 +104,9 @@ func Generate(dir string) (Files, error) {
 		if name != Spoke {
 			continue
 		}
+		if out["install/spoke-crds.yaml"], err = kinds(name, all); err != nil {
+			return nil, err
+		}
 		if out["install/envoy-gateway-values.yaml"], err = gatewayValues(all); err != nil {
 			return nil, err
 		}

@@ -29,6 +29,27 @@ func installation(name string, all []Manifest) string {
 	return out.String()
 }
 
+// kinds is a file with the CRDs of a chart, for those who need them before the rest. Labels and annotations are those by which
+// Helm knows its own, so that the chart takes them over where it is installed afterwards.
+func kinds(name string, all []Manifest) (string, error) {
+	const annotations = "\n  annotations:\n"
+	var out strings.Builder
+	out.WriteString(generated)
+	fmt.Fprintf(&out, "# The kinds of %s, for: kubectl apply --server-side -f this-file. A release %[1]s in %s takes them over.\n", name, Namespace)
+	for _, m := range all {
+		if path.Base(m.Template) != "crds.yaml" {
+			continue
+		}
+		if !strings.Contains(m.Text, annotations) || !strings.Contains(m.Text, "\n  labels:\n") {
+			return "", fmt.Errorf("a CRD of %s has no annotations, or no labels", name)
+		}
+		text := strings.Replace(m.Text, annotations, annotations+"    meta.helm.sh/release-name: "+name+"\n    meta.helm.sh/release-namespace: "+Namespace+"\n", 1)
+		text = strings.Replace(text, "\n  labels:\n", "\n  labels:\n    app.kubernetes.io/managed-by: Helm\n", 1)
+		out.WriteString("---\n" + text)
+	}
+	return out.String(), nil
+}
+
 // gatewayValues is the text in the ConfigMap that says how Envoy Gateway is to be configured.
 func gatewayValues(all []Manifest) (string, error) {
 	for _, m := range all {

@@ -151,7 +151,7 @@ func (s *Suite) verify(ctx context.Context) ([]verify.Finding, error) {
 
 // sound waits until no hop fails.
 func (s *Suite) sound(ctx context.Context) error {
-	return s.until(ctx, func(all []verify.Finding) error {
+	return s.verified(ctx, func(all []verify.Finding) error {
 		for _, f := range all {
 			if f.Verdict == verify.Failed {
 				return fmt.Errorf("%s, %s: %s", f.Where, f.Hop, f.Detail)
@@ -163,7 +163,7 @@ func (s *Suite) sound(ctx context.Context) error {
 
 // diagnosed waits until the first hop that fails, seen from the member, is the one that a mistake breaks.
 func (s *Suite) diagnosed(ctx context.Context, m mistake) error {
-	return s.until(ctx, func(all []verify.Finding) error {
+	return s.verified(ctx, func(all []verify.Finding) error {
 		for _, f := range all {
 			if f.Verdict != verify.Failed || f.SeenFrom != "kind-"+spoiled {
 				continue
@@ -178,19 +178,14 @@ func (s *Suite) diagnosed(ctx context.Context, m mistake) error {
 	})
 }
 
-func (s *Suite) until(ctx context.Context, want func([]verify.Finding) error) error {
+func (s *Suite) verified(ctx context.Context, want func([]verify.Finding) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for {
+	return s.until(ctx, "tailgate verify", func() error {
 		all, err := s.verify(ctx)
-		if err == nil {
-			err = want(all)
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			return nil
-		}
-		if pause(ctx, 2*time.Second) != nil {
-			return fmt.Errorf("tailgate verify: %w", err)
-		}
-	}
+		return want(all)
+	})
 }

@@ -38,8 +38,8 @@ func (s *Suite) Prove(ctx context.Context) error {
 	return s.Examine(ctx)
 }
 
-// Examine plays the scenarios, then makes mistakes and has them diagnosed, and in the end uninstalls all of it, as far as that is
-// selected.
+// Examine plays the scenarios, walks through the workflow, makes mistakes and has them diagnosed, and in the end uninstalls all
+// of it, as far as that is selected.
 func (s *Suite) Examine(ctx context.Context) error {
 	if err := s.Play(ctx); err != nil {
 		return err
@@ -47,7 +47,7 @@ func (s *Suite) Examine(ctx context.Context) error {
 	for _, part := range []struct {
 		name string
 		do   func(context.Context) error
-	}{{"diagnoses", s.Diagnose}, {"uninstall", s.Uninstall}} {
+	}{{"workflow", s.Workflow}, {"diagnoses", s.Diagnose}, {"uninstall", s.Uninstall}} {
 		if s.Only != nil && !s.Only.MatchString(part.name) {
 			continue
 		}
@@ -183,15 +183,25 @@ func judge(sc scenario, all []lab.Outcome) row {
 
 // gateway returns the URL of a cluster's gateway, at the node's port.
 func (s *Suite) gateway(ctx context.Context, cluster string) (string, error) {
-	node, err := s.output(ctx, "docker", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}", cluster+"-control-plane")
+	node, err := s.containerIP(ctx, cluster+"-control-plane")
 	if err != nil {
 		return "", err
 	}
-	port, err := s.kubectl(ctx, cluster, "--namespace", "envoy-gateway-system", "get", "service", "envoy", "--output", "jsonpath={.spec.ports[0].nodePort}")
+	port, err := s.kubectl(ctx, cluster, "--namespace", "envoy-gateway-system", "get", "service", "envoy", "--output", "jsonpath={.spec.ports[?(@.port==80)].nodePort}")
 	if err != nil {
 		return "", err
 	}
-	return "http://" + strings.Fields(node)[0] + ":" + port, nil
+	return "http://" + node + ":" + port, nil
+}
+
+// containerIP is the address of a container beside the clusters, or of a node.
+func (s *Suite) containerIP(ctx context.Context, name string) (string, error) {
+	out, err := s.output(ctx, "docker", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}", name)
+	if err != nil {
+		return "", err
+	}
+	addr, _, _ := strings.Cut(out, " ")
+	return addr, nil
 }
 
 func (s *Suite) kubectl(ctx context.Context, cluster string, args ...string) (string, error) {
@@ -209,22 +219,48 @@ func (s *Suite) reached(ctx context.Context) error {
 			return err
 		}
 		for _, to := range s.Members {
-			pods, err := s.kubectl(ctx, to, "get", "pods", "--selector", "app=webapp", "--output", "jsonpath={.items[*].metadata.name}")
+			pods, err := s.webapps(ctx, to)
 			if err != nil {
 				return err
 			}
-			for {
-				o := lab.Get(ctx, client, url+"/cross-cluster/webapp-"+to+"/")
-				if !o.Failed() && slices.Contains(strings.Fields(pods), o.ServedBy) {
-					break
+			if err := s.until(ctx, from+" reaches webapp in "+to, func() error {
+				a, err := lab.Ask(ctx, client, url+"/cross-cluster/webapp-"+to+"/", "")
+				if err == nil && !slices.Contains(pods, a.Cluster) {
+					err = fmt.Errorf("served by %q", a.Cluster)
 				}
-				if err := pause(ctx, 200*time.Millisecond); err != nil {
-					return fmt.Errorf("%s does not reach webapp in %s: %s (served by %q): %w", from, to, o.Err, o.ServedBy, err)
-				}
+				return err
+			}); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
+}
+
+// webapps are the names of webapp's pods in some clusters, by which they answer.
+func (s *Suite) webapps(ctx context.Context, clusters ...string) ([]string, error) {
+	var names []string
+	for _, c := range clusters {
+		out, err := s.kubectl(ctx, c, "get", "pods", "--selector", "app=webapp", "--output", "jsonpath={.items[*].metadata.name}")
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, strings.Fields(out)...)
+	}
+	return names, nil
+}
+
+// until looks again and again whether something is so, until ctx ends.
+func (*Suite) until(ctx context.Context, what string, look func() error) error {
+	for {
+		err := look()
+		if err == nil {
+			return nil
+		}
+		if pause(ctx, 500*time.Millisecond) != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) error {

@@ -90,6 +90,31 @@ func (s *Suite) Quickstart(ctx context.Context) ([]Step, error) {
 	return steps, nil
 }
 
+// spokeValues give the Gateways' Envoys ports on the nodes, where there is nothing to balance load, and their image.
+const spokeValues = `image: {repository: %s, tag: %s}
+envoyGateway:
+  envoyProxy:
+    spec:
+      provider:
+        type: Kubernetes
+        kubernetes:
+          envoyService: {name: envoy, type: NodePort}
+          envoyDeployment: {container: %s}
+`
+
+// publishedEnvoy is the image that Envoy Gateway's release names.
+const publishedEnvoy = "docker.io/envoyproxy/envoy:distroless-v1.39.1"
+
+// envoyContainer is what is said of Envoy's container: nothing where the published image can be had, else the stand-in's image.
+func (s *Suite) envoyContainer(ctx context.Context) string {
+	if s.run(ctx, "docker", "manifest", "inspect", publishedEnvoy) == nil {
+		fmt.Fprintln(s.Log, "data plane: Envoy, as Envoy Gateway takes it")
+		return "{}"
+	}
+	fmt.Fprintln(s.Log, "data plane: the stand-in of e2e-kind/standin, because", publishedEnvoy, "cannot be had here")
+	return fmt.Sprintf("{image: %q}", EnvoyImage)
+}
+
 // environment is what a user fills in: the tailnet's credentials, and, because nothing here comes from a registry and the
 // tailnet is none of Tailscale's, where images and tailnet are.
 func (s *Suite) environment(ctx context.Context) ([]string, error) {
@@ -98,18 +123,8 @@ func (s *Suite) environment(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	values := map[string]string{
-		"hub.yaml": fmt.Sprintf("image: {repository: %s, tag: %s}\ncontrolURL: %q\napiURL: %[3]q\n", HubImage, installedVersion, s.tailnet.url),
-		"spoke.yaml": fmt.Sprintf(`image: {repository: %s, tag: %s}
-envoyGateway:
-  envoyProxy:
-    spec:
-      provider:
-        type: Kubernetes
-        kubernetes:
-          envoyService: {name: envoy, type: NodePort}
-          envoyDeployment:
-            container: {image: %q}
-`, SpokeImage, installedVersion, EnvoyImage),
+		"hub.yaml":   fmt.Sprintf("image: {repository: %s, tag: %s}\ncontrolURL: %q\napiURL: %[3]q\n", HubImage, installedVersion, s.tailnet.url),
+		"spoke.yaml": fmt.Sprintf(spokeValues, SpokeImage, installedVersion, s.envoyContainer(ctx)),
 	}
 	for name, text := range values {
 		if err := os.WriteFile(s.path(name), []byte(text), 0o644); err != nil {

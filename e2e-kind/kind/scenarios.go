@@ -199,12 +199,12 @@ func (s *Suite) docker(verb, cluster string) func(context.Context) error {
 // cut drops what goes between two clusters' nodes, in both directions.
 func (s *Suite) cut(a, b string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		other, err := s.output(ctx, "docker", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}", b+"-control-plane")
+		other, err := s.containerIP(ctx, b+"-control-plane")
 		if err != nil {
 			return err
 		}
 		rules := fmt.Sprintf("table ip cut { chain in { type filter hook prerouting priority -300; ip saddr %[1]s drop; }; "+
-			"chain out { type filter hook postrouting priority 300; ip daddr %[1]s drop; }; }", strings.Fields(other)[0])
+			"chain out { type filter hook postrouting priority 300; ip daddr %[1]s drop; }; }", other)
 		return s.run(ctx, "docker", "exec", a+"-control-plane", "nft", rules)
 	}
 }

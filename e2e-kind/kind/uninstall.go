@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 )
 
 // Uninstall takes everything away, in the order of deploy/README.md, and demands that nothing is left: no object of ours or of
@@ -50,19 +49,13 @@ func (s *Suite) Uninstall(ctx context.Context) error {
 func (s *Suite) nothingLeft(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for {
+	return s.until(ctx, "nothing is left", func() error {
 		var left []error
 		for _, c := range s.Clusters() {
 			left = append(left, s.leftIn(ctx, c))
 		}
-		err := errors.Join(append(left, s.leftInTailnet(ctx))...)
-		if err == nil {
-			return nil
-		}
-		if pause(ctx, time.Second) != nil {
-			return err
-		}
-	}
+		return errors.Join(append(left, s.leftInTailnet(ctx))...)
+	})
 }
 
 // Secrets that people made themselves, by the README's commands.

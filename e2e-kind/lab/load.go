@@ -31,43 +31,53 @@ func (o Outcome) Failed() bool { return o.Status != http.StatusOK }
 // End is when the client knew.
 func (o Outcome) End() time.Time { return o.Start.Add(o.Took) }
 
+// Answer is what webapp says of a request: who answers, and what the request was when it came there.
+type Answer struct{ Cluster, Host, Path string }
+
 // Get makes one request to a gateway and says what became of it.
 func Get(ctx context.Context, c *http.Client, url string) Outcome {
 	o := Outcome{Start: time.Now()}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err == nil {
-		err = o.do(c, req)
-	}
+	answer, status, err := request(ctx, c, url, "")
 	if err != nil {
 		o.Err = err.Error()
+	} else {
+		o.ServedBy = answer.Cluster
 	}
-	o.Took = time.Since(o.Start)
+	o.Status, o.Took = status, time.Since(o.Start)
 	return o
 }
 
-func (o *Outcome) do(c *http.Client, req *http.Request) error {
+// Ask makes one request, for a host if one is named, and returns webapp's answer. It is an error if there is none.
+func Ask(ctx context.Context, c *http.Client, url, host string) (Answer, error) {
+	a, _, err := request(ctx, c, url, host)
+	return a, err
+}
+
+// request makes one request. The status is 0 where webapp did not answer, but somebody else or nobody.
+func request(ctx context.Context, c *http.Client, url, host string) (a Answer, status int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return a, 0, err
+	}
+	req.Host = host
 	resp, err := c.Do(req)
 	if err != nil {
-		return err
+		return a, 0, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
-		return fmt.Errorf("read the answer: %w", err)
+		return a, 0, fmt.Errorf("read the answer: %w", err)
 	}
-	o.Status = resp.StatusCode
-	if o.Failed() {
-		return fmt.Errorf("%s: %.200s", resp.Status, body)
+	if resp.StatusCode != http.StatusOK {
+		return a, resp.StatusCode, fmt.Errorf("%s: %.200s", resp.Status, body)
 	}
-	var answer struct{ Cluster string }
-	if err := json.Unmarshal(body, &answer); err != nil {
-		o.Status = 0
-		return fmt.Errorf("not webapp's answer: %w", err)
+	if err := json.Unmarshal(body, &a); err != nil {
+		return a, 0, fmt.Errorf("not webapp's answer: %w", err)
 	}
-	o.ServedBy = answer.Cluster
-	return nil
+	return a, resp.StatusCode, nil
 }
 
 // Load is a steady stream of GET requests. Each starts in time, however long the ones before take.

@@ -15,6 +15,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -283,7 +284,33 @@ func lookAtEnvoyGateway(ctx context.Context, objects client.Client) (e EnvoyGate
 			e.Hooks = service.IP.Address
 		}
 	}
+	e.HooksErr = e.lookAtAges(ctx, objects)
 	return e
+}
+
+// lookAtAges finds out which was there first, Envoy Gateway or the kind of its backends.
+func (e *EnvoyGateway) lookAtAges(ctx context.Context, objects client.Client) error {
+	crd := &metav1.PartialObjectMetadata{}
+	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+	name := "tailscaleendpoints." + v1alpha1.GroupVersion.Group
+	if err := objects.Get(ctx, types.NamespacedName{Name: name}, crd); apierrors.IsNotFound(err) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("read the CRD %s: %w", name, err)
+	}
+	e.KindMade = crd.CreationTimestamp.Time
+	var pods corev1.PodList
+	if err := objects.List(ctx, &pods, client.InNamespace(e.Namespace), client.MatchingLabels{"control-plane": "envoy-gateway"}); err != nil {
+		return fmt.Errorf("look for Envoy Gateway's pods: %w", err)
+	}
+	for _, p := range pods.Items {
+		for _, c := range p.Status.ContainerStatuses {
+			if r := c.State.Running; r != nil && (e.Started.IsZero() || r.StartedAt.Time.Before(e.Started)) {
+				e.Started = r.StartedAt.Time
+			}
+		}
+	}
+	return nil
 }
 
 func lookAtSpoke(ctx context.Context, c Cluster, objects client.Client, namespace string) Spoke {

@@ -73,6 +73,9 @@ type EnvoyGateway struct {
 	// Hooks is the host to which it is configured to send its hooks, empty if to none; HooksErr why that is not known.
 	Hooks    string
 	HooksErr error
+	// Started is when the first of its containers started, KindMade when the cluster got the kind TailscaleEndpoints; zero where that is
+	// not known.
+	Started, KindMade time.Time
 }
 
 // Spoke is a member's spoke.

@@ -344,6 +344,26 @@ func TestVerify(t *testing.T) {
 			where: "cluster1", hop: verify.HopSettings, detail: []string{"no extensionManager"}, fix: []string{"helm upgrade eg"},
 		},
 		{
+			name: "envoy-gateway-older-than-the-kinds",
+			breaks: func(w *world) {
+				w.pod("envoy-gateway-system", "envoy-gateway-0", map[string]string{"control-plane": "envoy-gateway"})
+				p := &corev1.Pod{}
+				w.must(w.client.Get(w.Context(), client.ObjectKey{Namespace: "envoy-gateway-system", Name: "envoy-gateway-0"}, p))
+				p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{
+					Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(time.Now().Add(-time.Hour))},
+				}}}
+				w.must(w.client.Status().Update(w.Context(), p))
+			},
+			mends: func(w *world) { // it is restarted, and so is younger
+				p := &corev1.Pod{}
+				w.must(w.client.Get(w.Context(), client.ObjectKey{Namespace: "envoy-gateway-system", Name: "envoy-gateway-0"}, p))
+				p.Status.ContainerStatuses[0].State.Running.StartedAt = metav1.Now()
+				w.must(w.client.Status().Update(w.Context(), p))
+			},
+			where: "cluster1", hop: verify.HopSettings, detail: []string{"started before", "TailscaleEndpoints"},
+			fix: []string{"kubectl --context kind-cluster1 --namespace envoy-gateway-system rollout restart deployment/envoy-gateway"},
+		},
+		{
 			name: "no-spoke",
 			breaks: func(w *world) {
 				w.must(w.client.Delete(w.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "tailgate-system", Name: "tailgate-spoke-0"}}, client.GracePeriodSeconds(0)))

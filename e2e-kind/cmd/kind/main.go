@@ -34,7 +34,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	dir := flags.String("dir", ".kind", "`directory` for kubeconfigs, images and artifacts")
 	keep := flags.Bool("keep", false, "leave the clusters running, and say how to reach them")
 	installed := flags.Bool("installed", false, "the clusters of an earlier run with -keep are there: only play the scenarios and what follows")
-	only := flags.String("run", "", "only what matches this `regexp`: names of scenarios, diagnoses, uninstall")
+	only := flags.String("run", "", "only what matches this `regexp`: names of scenarios, workflow, diagnoses, uninstall")
 	hubAway := flags.Duration("hub-away", 5*time.Minute, "how long the hub is away in the scenario of that name")
 	down := flags.Bool("down", false, "only delete the clusters of an earlier run")
 	if err := flags.Parse(args); err != nil {

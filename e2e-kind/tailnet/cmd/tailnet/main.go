@@ -2,7 +2,7 @@
 // STUN, admin API and console, see package tailnet) until it is told to stop,
 // so that a harness can have it as a process of its own. When ready, it prints
 // one line of JSON on standard output, {"url":"http://...","pid":123}. Logs go
-// to standard error.
+// to standard error. As "tailnet device" it is a device of one that runs.
 package main
 
 import (
@@ -27,10 +27,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	opts, err := parse(os.Args[1:])
-	if err == nil {
-		err = run(ctx, opts)
-	}
+	err := dispatch(ctx, os.Args[1:])
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 	case err != nil:
@@ -39,12 +36,23 @@ func main() {
 	}
 }
 
+func dispatch(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "device" {
+		return device(ctx, args[1:])
+	}
+	opts, err := parse(args)
+	if err != nil {
+		return err
+	}
+	return run(ctx, opts)
+}
+
 func parse(args []string) (tailnet.Options, error) {
 	flags := flag.NewFlagSet("tailnet", flag.ContinueOnError)
 	var opts tailnet.Options
 	flags.StringVar(&opts.Addr, "addr", "127.0.0.1:0", "`address` of control server, admin API and console")
 	flags.TextVar(&opts.DERPIP, "derp-ip", netip.AddrFrom4([4]byte{127, 0, 0, 1}), "`IP` address of DERP and STUN")
-	device := flags.String("interface", "", "`name` of the network interface whose IPv4 address takes the place of both, as in a container")
+	iface := flags.String("interface", "", "`name` of the network interface whose IPv4 address takes the place of both, as in a container")
 	flags.StringVar(&opts.Domain, "domain", tailnet.DefaultDomain, "MagicDNS `suffix`")
 	tags := flags.String("tags", strings.Join(tailnet.DefaultTags(), ","), "`tags` that exist, separated by commas")
 	vips := flags.String("vip-prefix", "100.100.0.0/16", "IPv4 `prefix` for services")
@@ -62,8 +70,8 @@ func parse(args []string) (tailnet.Options, error) {
 	if flags.NArg() > 0 {
 		return opts, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	if *device != "" {
-		if err := listenOn(*device, &opts); err != nil {
+	if *iface != "" {
+		if err := listenOn(*iface, &opts); err != nil {
 			return opts, fmt.Errorf("-interface: %w", err)
 		}
 	}
@@ -98,14 +106,14 @@ func parse(args []string) (tailnet.Options, error) {
 }
 
 // listenOn has the tailnet at an interface's address.
-func listenOn(device string, opts *tailnet.Options) error {
-	i, err := net.InterfaceByName(device)
+func listenOn(iface string, opts *tailnet.Options) error {
+	i, err := net.InterfaceByName(iface)
 	if err != nil {
-		return fmt.Errorf("%s: %w", device, err)
+		return fmt.Errorf("%s: %w", iface, err)
 	}
 	addrs, err := i.Addrs()
 	if err != nil {
-		return fmt.Errorf("%s: %w", device, err)
+		return fmt.Errorf("%s: %w", iface, err)
 	}
 	_, port, err := net.SplitHostPort(opts.Addr)
 	if err != nil {
@@ -118,7 +126,7 @@ func listenOn(device string, opts *tailnet.Options) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s has no IPv4 address", device)
+	return fmt.Errorf("%s has no IPv4 address", iface)
 }
 
 func run(ctx context.Context, opts tailnet.Options) error {
