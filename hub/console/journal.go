@@ -147,7 +147,10 @@ func serving(in failover.Inputs) string {
 	if in.New {
 		says = append(says, "it is new")
 	}
-	if in.Ready >= 0 {
+	switch {
+	case in.Ready == 1:
+		says = append(says, "1 ready endpoint")
+	case in.Ready >= 0:
 		says = append(says, fmt.Sprintf("%d ready endpoints", in.Ready))
 	}
 	if !in.Before.GoodSince.IsZero() {
