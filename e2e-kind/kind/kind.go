@@ -191,7 +191,7 @@ func (s *Suite) Down(ctx context.Context) error {
 	for _, c := range s.Clusters() {
 		errs = append(errs, s.run(ctx, "kind", "delete", "cluster", "--name", c, "--kubeconfig", s.path(c+".kubeconfig")))
 	}
-	return errors.Join(append(errs, s.run(ctx, "docker", "rm", "--force", "--volumes", tailnetContainer))...)
+	return errors.Join(append(errs, s.run(ctx, "docker", "rm", "--force", "--volumes", tailnetContainer, deviceContainer, outsideContainer))...)
 }
 
 // command is a command in the tree, with the suite's kubeconfig and programs.

@@ -86,6 +86,8 @@ func (a at) envoyGateway(m *Member) bool {
 	case e.Hooks != want && !strings.HasPrefix(e.Hooks, want+"."):
 		a.failed(HopSettings, "its extensionManager asks "+e.Hooks+", and the spoke is "+want, settings)
 		return false
+	case e.AgesErr != nil:
+		a.skipped(HopSettings, "its hooks go to "+e.Hooks+", but whether it started after the cluster had the kind TailscaleEndpoints is not known: "+e.AgesErr.Error())
 	case !e.Started.IsZero() && e.Started.Before(e.KindMade):
 		// It looks for the kinds of backends once, when it starts, and passes over those that are not there.
 		a.failed(HopSettings, "it started before the cluster had the kind TailscaleEndpoints, and takes no such object for a backend until it starts again",

@@ -284,7 +284,7 @@ func lookAtEnvoyGateway(ctx context.Context, objects client.Client) (e EnvoyGate
 			e.Hooks = service.IP.Address
 		}
 	}
-	e.HooksErr = e.lookAtAges(ctx, objects)
+	e.AgesErr = e.lookAtAges(ctx, objects)
 	return e
 }
 
@@ -304,6 +304,9 @@ func (e *EnvoyGateway) lookAtAges(ctx context.Context, objects client.Client) er
 		return fmt.Errorf("look for Envoy Gateway's pods: %w", err)
 	}
 	for _, p := range pods.Items {
+		if !p.DeletionTimestamp.IsZero() {
+			continue // one that is being replaced
+		}
 		for _, c := range p.Status.ContainerStatuses {
 			if r := c.State.Running; r != nil && (e.Started.IsZero() || r.StartedAt.Time.Before(e.Started)) {
 				e.Started = r.StartedAt.Time

@@ -74,8 +74,9 @@ type EnvoyGateway struct {
 	Hooks    string
 	HooksErr error
 	// Started is when the first of its containers started, KindMade when the cluster got the kind TailscaleEndpoints; zero where that is
-	// not known.
+	// not known, because of AgesErr if there is one.
 	Started, KindMade time.Time
+	AgesErr           error
 }
 
 // Spoke is a member's spoke.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -438,5 +439,26 @@ func TestVerify(t *testing.T) {
 	}
 	if again := w.findings(); verify.Worst(again) != verify.OK {
 		t.Errorf("once all is mended is said:\n%s", printed(again))
+	}
+}
+
+// TestUnknownAgesHideNothing looks with rights that do not reach CRDs: what is known without them is still said.
+func TestUnknownAgesHideNothing(t *testing.T) {
+	for name, tc := range map[string]struct {
+		hooks  string
+		want   verify.Verdict
+		detail string
+	}{
+		"not-told-of-the-spoke": {"", verify.Failed, "no extensionManager"},
+		"told-of-the-spoke":     {"tailgate-spoke.tailgate-system.svc", verify.Skipped, "customresourcedefinitions is forbidden"},
+	} {
+		m := verify.Member{Context: "kind-cluster1", Spoke: verify.Spoke{Namespace: "tailgate-system"}, EnvoyGateway: verify.EnvoyGateway{
+			Found: true, Version: "v1.9.1", Ready: 1, Replicas: 1, Hooks: tc.hooks, AgesErr: errors.New("customresourcedefinitions is forbidden"),
+		}}
+		all := verify.Judge(verify.Picture{Hub: verify.Hub{Err: errors.New("away")}, Members: []verify.Member{m}})
+		i := slices.IndexFunc(all, func(f verify.Finding) bool { return f.Hop == verify.HopSettings })
+		if i < 0 || all[i].Verdict != tc.want || !strings.Contains(all[i].Detail, tc.detail) {
+			t.Errorf("%s: want %s with %q among\n%s", name, tc.want, tc.detail, printed(all))
+		}
 	}
 }

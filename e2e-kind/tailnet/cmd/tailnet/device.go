@@ -53,7 +53,7 @@ func device(ctx context.Context, args []string) (err error) {
 		_ = json.NewEncoder(w).Encode(answer) // who is gone needs none
 	})}
 	proxy := socks5.Server{Logf: logger.Discard, Dialer: node.Dial}
-	var g errgroup.Group
+	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return web.Serve(inside) })
 	g.Go(func() error { return proxy.Serve(outside) })
 	if err := json.NewEncoder(os.Stdout).Encode(map[string]string{"socks": outside.Addr().String()}); err != nil {

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
@@ -22,22 +20,8 @@ func TestDevice(t *testing.T) {
 	}
 	cmd := command(t, "device", "-control-url", tn.URL(), "-hostname", "laptop")
 	cmd.Env = append(cmd.Env, "TS_AUTHKEY="+key)
-	cmd.Stderr = t.Output()
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
 	var ready struct{ SOCKS string }
-	if err := json.Unmarshal([]byte(line), &ready); err != nil {
-		t.Fatal(err)
-	}
+	begin(t, cmd, &ready)
 	addr := tn.Nodes()[0].Addrs[0].String()
 	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "socks5", Host: ready.SOCKS})}}
 	resp, err := client.Get("http://" + addr + "/a/page")

@@ -34,12 +34,10 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func TestCommand(t *testing.T) {
-	clients := filepath.Join(t.TempDir(), "clients.json")
-	if err := os.WriteFile(clients, []byte(`[{"ID":"hub","Secret":"s3cret","Tags":["tag:other"]}]`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := command(t, "-domain", "demo.ts.net", "-oauth-clients-file", clients)
+// begin starts a command, which is killed at the latest when the test ends, and reads the line of
+// JSON that it prints when it is ready.
+func begin(t *testing.T, cmd *exec.Cmd, ready any) {
+	t.Helper()
 	cmd.Stderr = t.Output()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -48,21 +46,32 @@ func TestCommand(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			t.Error(err)
 		}
-	}()
+	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := json.Unmarshal([]byte(line), ready); err != nil {
+		t.Fatalf("printed %q: %v", line, err)
+	}
+}
+
+func TestCommand(t *testing.T) {
+	clients := filepath.Join(t.TempDir(), "clients.json")
+	if err := os.WriteFile(clients, []byte(`[{"ID":"hub","Secret":"s3cret","Tags":["tag:other"]}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(t, "-domain", "demo.ts.net", "-oauth-clients-file", clients)
 	var ready struct {
 		URL string
 		PID int
 	}
-	if err := json.Unmarshal([]byte(line), &ready); err != nil || ready.PID != cmd.Process.Pid {
-		t.Fatalf("printed %q (%v), want url and pid", line, err)
+	if begin(t, cmd, &ready); ready.PID != cmd.Process.Pid {
+		t.Fatalf("its pid is %d, and it says %d", cmd.Process.Pid, ready.PID)
 	}
 	res, err := http.Post(ready.URL+"/console/keys", "application/json", strings.NewReader(`{"tags":["tag:other"]}`))
 	if err != nil {
